@@ -1,0 +1,18 @@
+package events
+
+// AuthLoginFailed is the data of auth.login_failed. It stands alone.
+type AuthLoginFailed struct {
+	Reason string `json:"reason"          rule:"word"  doc:"Why it was refused."              values:"consent_denied|state_mismatch|code_refused|email_unverified|account_disabled"`
+	Email  string `json:"email,omitempty" rule:"email" doc:"Who tried, masked, where known."`
+}
+
+func (p AuthLoginFailed) key() key { return key{} }
+
+// AccessDenied is the data of access.denied. It stands alone; its subject is what was asked for.
+type AccessDenied struct {
+	Method string `json:"method" rule:"label" doc:"The HTTP method."`
+	Route  string `json:"route"  rule:"label" doc:"The route's pattern, without the ids of the request."`
+	Reason string `json:"reason" rule:"word"  doc:"Which right was missing."                             values:"role|csrf|system_role"`
+}
+
+func (p AccessDenied) key() key { return key{} }

@@ -1,0 +1,40 @@
+package events
+
+import "time"
+
+// AuditPartitionCreated is the data of audit.partition_created. It stands alone; its subject is the month.
+type AuditPartitionCreated struct {
+	Month string `json:"month" rule:"month" doc:"The month, in UTC."`
+}
+
+func (p AuditPartitionCreated) key() key { return key{id: p.Month} }
+
+// AuditPartitionArchived is the data of audit.partition_archived. It stands alone; its subject is the month.
+type AuditPartitionArchived struct {
+	Month      string `json:"month"      rule:"month"  doc:"The month, in UTC."`
+	Rows       int64  `json:"rows"       rule:"count"  doc:"How many rows it has."`
+	Bytes      int64  `json:"bytes"      rule:"count"  doc:"The archive's size."`
+	SHA256     string `json:"sha256"     rule:"digest" doc:"The archive's digest."`
+	MerkleRoot string `json:"merkleRoot" rule:"digest" doc:"The root over its rows, as signed in the manifest."`
+}
+
+func (p AuditPartitionArchived) key() key { return key{id: p.Month} }
+
+// AuditPartitionRestored is the data of audit.partition_restored. It stands alone; its subject is the month.
+type AuditPartitionRestored struct {
+	Month string `json:"month" rule:"month" doc:"The month, in UTC."`
+	Rows  int64  `json:"rows"  rule:"count" doc:"How many rows came back."`
+}
+
+func (p AuditPartitionRestored) key() key { return key{id: p.Month} }
+
+// AuditExported is the data of audit.exported. It stands alone.
+type AuditExported struct {
+	WorkspaceID string    `json:"workspaceId,omitempty" rule:"id"    doc:"Whose log; absent when all of it."`
+	From        time.Time `json:"from,omitzero"         rule:"time"  doc:"The first moment asked for."`
+	To          time.Time `json:"to,omitzero"           rule:"time"  doc:"The moment asked to stop before."`
+	Rows        int64     `json:"rows"                  rule:"count" doc:"How many rows went out."`
+	Format      string    `json:"format"                rule:"word"  doc:"In which form."                    values:"ndjson|csv"`
+}
+
+func (p AuditExported) key() key { return key{workspace: p.WorkspaceID} }

@@ -1,0 +1,30 @@
+package events
+
+// System roles, for [UserRoleChanged].
+const (
+	SystemRoleAdmin = "SA"
+	SystemRoleUser  = "USER"
+)
+
+// UserCreated is the data of user.created.
+type UserCreated struct {
+	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
+	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
+	Email   string `json:"email"   rule:"email"   doc:"The address, masked."`
+}
+
+func (p UserCreated) key() key {
+	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
+}
+
+// UserRoleChanged is the data of user.role_changed.
+type UserRoleChanged struct {
+	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
+	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
+	From    string `json:"from"    rule:"enum"    doc:"The system role before."            values:"SA|USER"`
+	To      string `json:"to"      rule:"enum"    doc:"The system role since."             values:"SA|USER"`
+}
+
+func (p UserRoleChanged) key() key {
+	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
+}

@@ -1,0 +1,73 @@
+package events
+
+// A member's standing, for [WorkspaceMemberAdded].
+const (
+	MemberActive  = "active"
+	MemberInvited = "invited"
+)
+
+// How a membership ended, for [WorkspaceMemberRemoved].
+const (
+	MemberRemoved = "removed"
+	MemberLeft    = "left"
+)
+
+// WorkspaceCreated is the data of workspace.created.
+type WorkspaceCreated struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+}
+
+func (p WorkspaceCreated) key() key { return workspaceKey(p.WorkspaceID, p.Version, "") }
+
+// WorkspaceMemberAdded is the data of workspace.member_added.
+type WorkspaceMemberAdded struct {
+	WorkspaceID string `json:"workspaceId"     rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"         rule:"version" doc:"The workspace's version after the fact."`
+	UserID      string `json:"userId"          rule:"id"      doc:"The member."`
+	Role        string `json:"role"            rule:"enum"    doc:"The member's role."                                       values:"OWNER|ADMIN|MEMBER"`
+	Status      string `json:"status"          rule:"enum"    doc:"Invited until the first sign-in, which is told as a new member_added with active." values:"active|invited"`
+	Email       string `json:"email,omitempty" rule:"email"   doc:"The invited address, masked."`
+}
+
+func (p WorkspaceMemberAdded) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
+
+// WorkspaceMemberRoleChanged is the data of workspace.member_role_changed.
+type WorkspaceMemberRoleChanged struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+	UserID      string `json:"userId"      rule:"id"      doc:"The member."`
+	From        string `json:"from"        rule:"enum"    doc:"The role before."                        values:"OWNER|ADMIN|MEMBER"`
+	To          string `json:"to"          rule:"enum"    doc:"The role since."                         values:"OWNER|ADMIN|MEMBER"`
+}
+
+func (p WorkspaceMemberRoleChanged) key() key {
+	return workspaceKey(p.WorkspaceID, p.Version, p.UserID)
+}
+
+// WorkspaceMemberRemoved is the data of workspace.member_removed.
+type WorkspaceMemberRemoved struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+	UserID      string `json:"userId"      rule:"id"      doc:"Who is a member no longer."`
+	Reason      string `json:"reason"      rule:"word"    doc:"Whose doing it was."                     values:"removed|left"`
+}
+
+func (p WorkspaceMemberRemoved) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
+
+func workspaceKey(id string, version int64, user string) key {
+	return key{aggregate: "workspace", id: id, version: version, workspace: id, user: user}
+}
+
+// WorkspaceDataUpdated is the data of workspace.data_updated. The document counts its own versions, so it is an aggregate
+// of its own beside the workspace.
+type WorkspaceDataUpdated struct {
+	WorkspaceID string   `json:"workspaceId"       rule:"id"      doc:"The workspace."`
+	Version     int64    `json:"version"           rule:"version" doc:"The document's version after the fact."`
+	Changed     []string `json:"changed,omitempty" rule:"paths"   doc:"What changed, as JSON pointers; * when too much did."`
+	Bytes       int64    `json:"bytes"             rule:"count"   doc:"The document's size."`
+}
+
+func (p WorkspaceDataUpdated) key() key {
+	return key{aggregate: "workspace_data", id: p.WorkspaceID, version: p.Version, workspace: p.WorkspaceID}
+}
