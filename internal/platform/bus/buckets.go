@@ -1,0 +1,42 @@
+package bus
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names of the key-value buckets.
+const (
+	Sessions      = "sessions"
+	WorkspaceData = "workspace_data"
+)
+
+// Buckets are the project's buckets as the streams they are made of. The client's own CreateKeyValue always allows
+// direct reads, which any replica may answer; a cache of sessions must ask the leader.
+func Buckets(replicas int) []jetstream.StreamConfig {
+	cache := func(name, description string, ttl time.Duration, maxBytes int64) jetstream.StreamConfig {
+		return jetstream.StreamConfig{
+			Name:        "KV_" + name,
+			Description: description,
+			Subjects:    []string{"$KV." + name + ".>"},
+			// Postgres is the truth; a durable write would cost an fsync each.
+			Storage:                jetstream.MemoryStorage,
+			Replicas:               replicas,
+			MaxMsgsPerSubject:      1,
+			MaxAge:                 ttl,
+			MaxBytes:               maxBytes,
+			Discard:                jetstream.DiscardOld,
+			DenyDelete:             true,
+			AllowRollup:            true,
+			AllowDirect:            false,
+			AllowMsgTTL:            true,
+			SubjectDeleteMarkerTTL: 5 * time.Minute,
+			Duplicates:             2 * time.Second,
+		}
+	}
+	return []jetstream.StreamConfig{
+		cache(Sessions, "Sessions by the SHA-256 of their token", 5*time.Minute, 128<<20),
+		cache(WorkspaceData, "Workspace documents by workspace id", time.Minute, 256<<20),
+	}
+}

@@ -1,0 +1,61 @@
+package bus
+
+import (
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names of the streams.
+const (
+	Events = "EVENTS"
+	Dead   = "DEAD"
+)
+
+// Core NATS subjects; nothing stores them.
+const (
+	// OutboxNudge tells the relay that an outbox row was committed.
+	OutboxNudge = "outbox.nudge"
+	// Live carries what is only worth anything now, such as the progress of a sync.
+	Live = "live.>"
+)
+
+// DedupeWindow is how long EVENTS remembers a message id.
+const DedupeWindow = time.Hour
+
+// Streams are the project's streams, at the given number of replicas.
+func Streams(replicas int) []jetstream.StreamConfig {
+	return []jetstream.StreamConfig{
+		{
+			Name:        Events,
+			Description: "Every domain event, in commit order per aggregate",
+			Subjects:    []string{"evt.>"},
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			// The audit log keeps facts for good; the stream serves replays and sockets that resume.
+			MaxAge:             90 * 24 * time.Hour,
+			MaxBytes:           16 << 30,
+			MaxMsgSize:         512 << 10,
+			Discard:            jetstream.DiscardOld,
+			Duplicates:         DedupeWindow,
+			AllowAtomicPublish: true, // the relay's batches: one fsync each
+			AllowDirect:        true,
+		},
+		{
+			Name:        Dead,
+			Description: "Events that a consumer gave up on, as they were",
+			Subjects:    []string{"dead.>"},
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			MaxBytes:    1 << 30,
+			MaxMsgSize:  1 << 20,
+			// A full stream refuses, and the worker then keeps the message: nothing is dropped to make room.
+			Discard:     jetstream.DiscardNew,
+			Duplicates:  DeadDedupeWindow,
+			AllowDirect: true,
+		},
+	}
+}
+
+// DeadDedupeWindow is short: the same event may fail again after it was requeued.
+const DeadDedupeWindow = 10 * time.Second

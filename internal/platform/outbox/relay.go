@@ -1,0 +1,365 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"fdc/events"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/postgres"
+)
+
+const (
+	// lockKey is the advisory lock of the one working relay of a database.
+	lockKey = 0x0fdc_0b0c
+
+	pollInterval = 200 * time.Millisecond
+	standbyWait  = 500 * time.Millisecond
+	maxBackoff   = 2 * time.Second
+
+	// A batch costs 3 ms whatever its size, a single message half a millisecond.
+	batchFrom = 8
+	batchRows = 1000 // the server's limit for an atomic batch
+	batchSize = 4 << 20
+
+	publishTimeout = 3 * time.Second
+
+	// A relay that is silent for longer than any of its steps takes loses its session, and with it the lock.
+	sessionTimeout = 5 * time.Second
+)
+
+// Relay publishes what the outbox holds. Run it in every process of the API: one works, the others stand by.
+type Relay struct {
+	db  postgres.Config
+	js  jetstream.JetStream
+	log zerolog.Logger
+
+	leader    prometheus.Gauge
+	published *prometheus.CounterVec
+	failures  prometheus.Counter
+	latency   prometheus.Histogram
+
+	// afterPublish is called between the acknowledgement and the delete; tests crash the relay there.
+	afterPublish func()
+}
+
+// NewRelay returns a relay that reads over a direct connection of its own.
+func NewRelay(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, metrics prometheus.Registerer) *Relay {
+	r := &Relay{
+		db: db, js: js, log: log.With().Str("component", "outbox").Logger(),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "outbox_leader", Help: "1 while this process relays the outbox.",
+		}),
+		published: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "outbox_published_total", Help: "Events that left the outbox, by how: batch, single, or found in the stream already.",
+		}, []string{"how"}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "outbox_failures_total", Help: "Publish attempts that were not acknowledged.",
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "outbox_latency_seconds", Help: "From insert to acknowledgement, of the oldest event of each round.",
+			Buckets: []float64{.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5, 30, 120},
+		}),
+	}
+	metrics.MustRegister(r.leader, r.published, r.failures, r.latency)
+	return r
+}
+
+// Run stands by, relays while it holds the lock, and returns nil when ctx ends. It outlives every failure of Postgres
+// and NATS.
+func (r *Relay) Run(ctx context.Context) error {
+	nudge := make(chan *nats.Msg, 1)
+	sub, err := r.js.Conn().Subscribe(bus.OutboxNudge, func(m *nats.Msg) {
+		select {
+		case nudge <- m:
+		default: // one waiting nudge is enough
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe %s: %w", bus.OutboxNudge, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the connection is closing when this fails
+
+	backoff := standbyWait
+	for ctx.Err() == nil {
+		err := r.term(ctx, nudge)
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn().Err(err).Msg("outbox relay interrupted")
+			backoff = min(backoff*2, maxBackoff)
+		} else {
+			backoff = standbyWait
+		}
+		wait(ctx, backoff/2+rand.N(backoff/2)) //nolint:gosec // jitter is no secret
+	}
+	return nil
+}
+
+// term is one connection's life: wait for the lock, relay, until something breaks.
+func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
+	conn, err := postgres.Connect(ctx, r.db, "fdc-outbox-relay")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(closeCtx) // closing is what frees the lock; a dead connection has freed it
+	}()
+	// A delete that is lost in a crash is repeated by the next relay, so it need not wait for the disk.
+	_, err = conn.Exec(ctx, fmt.Sprintf(`SET synchronous_commit = off; SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`,
+		sessionTimeout.Milliseconds(), sessionTimeout.Milliseconds()))
+	if err != nil {
+		return fmt.Errorf("prepare relay session: %w", err)
+	}
+	for {
+		var got bool
+		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lockKey).Scan(&got); err != nil {
+			return fmt.Errorf("try outbox lock: %w", err)
+		}
+		if got {
+			break
+		}
+		if !wait(ctx, standbyWait/2+rand.N(standbyWait)) { //nolint:gosec // jitter is no secret
+			return nil
+		}
+	}
+	r.log.Info().Msg("outbox relay leads")
+	r.leader.Set(1)
+	defer r.leader.Set(0)
+	return r.lead(ctx, conn, nudge)
+}
+
+// lead relays until ctx ends or the connection breaks.
+func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg) error {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	uncertain := true // the predecessor may have published what it could not delete
+	backoff := pollInterval
+	for {
+		rows, err := r.head(ctx, conn)
+		if err != nil {
+			return stopped(ctx, err)
+		}
+		if len(rows) == 0 {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-nudge:
+			case <-poll.C:
+			}
+			continue
+		}
+		if uncertain {
+			if err = r.reconcile(ctx, conn); err == nil {
+				uncertain = false
+				continue // some of the rows may be gone
+			}
+		} else {
+			err = r.publish(ctx, rows)
+		}
+		if err != nil {
+			if conn.IsClosed() || ctx.Err() != nil {
+				return stopped(ctx, err)
+			}
+			r.failures.Inc()
+			r.log.Warn().Err(err).Int("rows", len(rows)).Msg("outbox publish not acknowledged; the rows stay")
+			uncertain = true
+			if !wait(ctx, backoff/2+rand.N(backoff/2)) { //nolint:gosec // jitter is no secret
+				return nil
+			}
+			backoff = min(backoff*2, maxBackoff)
+			continue
+		}
+		backoff = pollInterval
+		r.latency.Observe(time.Since(rows[0].CreatedAt).Seconds())
+		if r.afterPublish != nil {
+			r.afterPublish()
+		}
+		if err := remove(ctx, conn, rows); err != nil {
+			return stopped(ctx, err)
+		}
+	}
+}
+
+// stopped hides the errors of an orderly end.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+type row struct {
+	ID          int64
+	EventID     string
+	Subject     string
+	Body        []byte
+	Traceparent string
+	CreatedAt   time.Time
+}
+
+// message makes a fresh message: publishing a batch writes into the headers.
+func (w row) message() *nats.Msg {
+	header := nats.Header{
+		jetstream.MsgIDHeader: []string{w.EventID},
+		"Content-Type":        []string{"application/cloudevents+json"},
+	}
+	if w.Traceparent != "" {
+		header["traceparent"] = []string{w.Traceparent}
+	}
+	return &nats.Msg{Subject: w.Subject, Header: header, Data: w.Body}
+}
+
+// head reads the oldest rows, at most batchRows of them and, past the first, at most batchSize bytes.
+func (r *Relay) head(ctx context.Context, conn *pgx.Conn) ([]row, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT id, event_id::text, subject, body, traceparent, created_at
+		FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY id) AS total
+		      FROM (SELECT * FROM outbox ORDER BY id LIMIT $1) AS oldest) AS sized
+		WHERE total <= $2 OR total = octet_length(body)
+		ORDER BY id`, batchRows, batchSize)
+	if err != nil {
+		return nil, fmt.Errorf("read outbox: %w", err)
+	}
+	head, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	if err != nil {
+		return nil, fmt.Errorf("read outbox: %w", err)
+	}
+	return head, nil
+}
+
+// remove deletes exactly the given rows: a range could take along a late commit.
+func remove(ctx context.Context, conn *pgx.Conn, rows []row) error {
+	ids := make([]int64, len(rows))
+	for i, w := range rows {
+		ids[i] = w.ID
+	}
+	if _, err := conn.Exec(ctx, `DELETE FROM outbox WHERE id = ANY($1)`, ids); err != nil {
+		return fmt.Errorf("delete published rows: %w", err)
+	}
+	return nil
+}
+
+// publish returns nil when every row is in the stream.
+func (r *Relay) publish(ctx context.Context, rows []row) error {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	if len(rows) >= batchFrom {
+		err := r.publishBatch(ctx, rows)
+		if !isDuplicate(err) {
+			return err
+		}
+		// One message id is known already and the whole batch was refused: singles sort out which.
+	}
+	for _, w := range rows {
+		ack, err := r.js.PublishMsg(ctx, w.message(), jetstream.WithExpectStream(bus.Events), jetstream.WithRetryAttempts(0))
+		switch {
+		case err != nil:
+			return fmt.Errorf("publish event %s: %w", w.EventID, err)
+		case ack.Duplicate:
+			r.published.WithLabelValues("found").Inc()
+		default:
+			r.published.WithLabelValues("single").Inc()
+		}
+	}
+	return nil
+}
+
+func (r *Relay) publishBatch(ctx context.Context, rows []row) error {
+	messages := make([]*nats.Msg, len(rows))
+	for i, w := range rows {
+		messages[i] = w.message()
+	}
+	if _, err := jetstreamext.PublishMsgBatch(ctx, r.js, messages); err != nil {
+		return fmt.Errorf("publish batch of %d from event %s: %w", len(rows), rows[0].EventID, err)
+	}
+	r.published.WithLabelValues("batch").Add(float64(len(rows)))
+	return nil
+}
+
+func isDuplicate(err error) bool {
+	apiErr, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && apiErr.ErrorCode == jetstreamext.JSErrCodeBatchPublishDuplicateMsgID
+}
+
+// reconcile deletes the rows that the stream holds already. Only rows of the last round can be there, and only the relay
+// publishes in number, so the last messages of the stream tell.
+func (r *Relay) reconcile(ctx context.Context, conn *pgx.Conn) error {
+	arrived, err := tail(ctx, r.js, 2*batchRows)
+	if err != nil {
+		return err
+	}
+	tag, err := conn.Exec(ctx, `DELETE FROM outbox WHERE event_id = ANY($1::uuid[])`, arrived)
+	if err != nil {
+		return fmt.Errorf("delete rows found in the stream: %w", err)
+	}
+	r.published.WithLabelValues("found").Add(float64(tag.RowsAffected()))
+	return nil
+}
+
+// tail collects the event ids of the last n messages of EVENTS, without their bodies.
+func tail(ctx context.Context, js jetstream.JetStream, n uint64) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	stream, err := js.Stream(ctx, bus.Events)
+	if err != nil {
+		return nil, fmt.Errorf("look up stream: %w", err)
+	}
+	state := stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return nil, nil
+	}
+	first := state.FirstSeq
+	if state.LastSeq >= n {
+		first = max(first, state.LastSeq-n+1)
+	}
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: first, HeadersOnly: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the stream's tail: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return nil, fmt.Errorf("read the stream's tail: %w", err)
+	}
+	defer messages.Stop()
+	var ids []string
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("read the stream's tail: %w", err)
+		}
+		if id := msg.Headers().Get(jetstream.MsgIDHeader); events.ValidID(id) {
+			ids = append(ids, id)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return nil, fmt.Errorf("read the stream's tail: %w", err)
+		}
+		if meta.NumPending == 0 || meta.Sequence.Stream >= state.LastSeq {
+			return ids, nil
+		}
+	}
+}

@@ -1,0 +1,88 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"fdc/internal/platform/bus"
+)
+
+// Headers of a dead letter, beside the original's own.
+const (
+	HeaderConsumer = "Fdc-Dead-Consumer"
+	HeaderReason   = "Fdc-Dead-Reason"
+	HeaderAttempts = "Fdc-Dead-Attempts"
+	HeaderSequence = "Fdc-Dead-Sequence" // in EVENTS
+)
+
+const maxReason = 1024
+
+// setAside copies the message to DEAD and says how to answer the original: terminate it once the copy is stored, else
+// keep it.
+func (w *Worker) setAside(ctx context.Context, d *Delivery, reason error) (outcome string, answer func() error) {
+	if err := w.bury(ctx, d, reason); err != nil {
+		w.log.Error().Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
+		return "retried", func() error { return d.msg.NakWithDelay(bus.DeadDedupeWindow + Backoff(d.Attempt)) }
+	}
+	w.dead.Inc()
+	return "dead", func() error { return d.msg.TermWithReason(firstLine(reason.Error())) }
+}
+
+func (w *Worker) bury(ctx context.Context, d *Delivery, reason error) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	consumer := w.cfg.Consumer.Name
+	header := nats.Header{}
+	for key, values := range d.msg.Headers() {
+		// The server's own headers would steer the copy: its batch, its expected sequence.
+		if !strings.HasPrefix(key, "Nats-") {
+			header[key] = values
+		}
+	}
+	id := d.msg.Headers().Get(jetstream.MsgIDHeader)
+	if id == "" {
+		id = "sequence-" + strconv.FormatUint(d.Sequence, 10)
+	}
+	header.Set(jetstream.MsgIDHeader, consumer+":"+id)
+	header.Set(HeaderConsumer, consumer)
+	header.Set(HeaderReason, firstLine(reason.Error()))
+	header.Set(HeaderAttempts, strconv.Itoa(min(d.Attempt, w.cfg.Consumer.MaxAttempts)))
+	header.Set(HeaderSequence, strconv.FormatUint(d.Sequence, 10))
+
+	ack, err := w.js.PublishMsg(ctx, &nats.Msg{Subject: "dead." + consumer + "." + d.msg.Subject(), Header: header, Data: d.msg.Data()},
+		jetstream.WithExpectStream(bus.Dead))
+	if err != nil {
+		return fmt.Errorf("copy to %s: %w", bus.Dead, err)
+	}
+	if !ack.Duplicate {
+		return nil
+	}
+	// Known already: either this very copy, when an earlier answer got lost, or one that was requeued and has failed again.
+	stream, err := w.js.Stream(ctx, bus.Dead)
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", bus.Dead, err)
+	}
+	if _, err := stream.GetMsg(ctx, ack.Sequence); err != nil {
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return errors.New("an earlier copy is gone; storing a new one once its id is forgotten")
+		}
+		return fmt.Errorf("look up the earlier copy: %w", err)
+	}
+	return nil
+}
+
+// firstLine makes a reason fit a header: one line, bounded.
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.ReplaceAll(s, "\r", " "), "\n")
+	if len(s) > maxReason {
+		s = strings.ToValidUTF8(s[:maxReason], "")
+	}
+	return s
+}

@@ -1,0 +1,365 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"fdc/events"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/postgres"
+)
+
+// Delivery is one event on its way to a handler.
+type Delivery struct {
+	Event    events.Event
+	Attempt  int    // 1 for the first
+	Sequence uint64 // in EVENTS
+
+	msg     jetstream.Msg
+	outcome error
+}
+
+// Fail marks this delivery of a batch as failed while the batch as a whole succeeds. It takes the same errors as a
+// handler returns.
+func (d *Delivery) Fail(err error) { d.outcome = err }
+
+// Handler handles one event.
+type Handler func(ctx context.Context, d *Delivery) error
+
+// BatchHandler handles several events in one go: an error is the outcome of all of them, except those it called Fail on.
+type BatchHandler func(ctx context.Context, batch []*Delivery) error
+
+// Config says what to consume and how. Exactly one of Handle and HandleBatch is set.
+type Config struct {
+	Consumer    bus.Consumer
+	Handle      Handler
+	Concurrency int // handlers at the same time; 16 when zero
+
+	HandleBatch BatchHandler
+	BatchSize   int           // a batch closes at so many events; 1,000 when zero
+	BatchWait   time.Duration // or so long after its first; 100 ms when zero
+
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+	Waiting func(what string) // told what the worker waits for before it can start; may be nil
+}
+
+// Worker consumes for one service. Several copies share the work.
+type Worker struct {
+	cfg Config
+	js  jetstream.JetStream
+	log zerolog.Logger
+
+	handled  *prometheus.CounterVec
+	duration prometheus.Histogram
+	dead     prometheus.Counter
+}
+
+// New returns a worker; Run starts it.
+func New(js jetstream.JetStream, cfg Config) *Worker {
+	cfg.Concurrency = orDefault(cfg.Concurrency, 16)
+	cfg.BatchSize = orDefault(cfg.BatchSize, 1000)
+	cfg.BatchWait = orDefault(cfg.BatchWait, 100*time.Millisecond)
+	labels := prometheus.Labels{"consumer": cfg.Consumer.Name}
+	w := &Worker{
+		cfg: cfg, js: js, log: cfg.Log.With().Str("consumer", cfg.Consumer.Name).Logger(),
+		handled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "worker_handled_total", Help: "Deliveries by outcome.", ConstLabels: labels,
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "worker_handle_seconds", Help: "Time in the handler, of one event or one batch.", ConstLabels: labels,
+			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
+		}),
+		dead: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "dlq_total", Help: "Events set aside in DEAD.", ConstLabels: labels,
+		}),
+	}
+	cfg.Metrics.MustRegister(w.handled, w.duration, w.dead)
+	return w
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Run consumes until ctx ends; then it fetches no more, finishes what it has, and returns nil. It waits for the consumer
+// to exist and outlives every failure of NATS.
+func (w *Worker) Run(ctx context.Context) error {
+	consumer, err := bus.BindConsumer(ctx, w.js, w.cfg.Consumer.Name, w.cfg.Waiting)
+	if err != nil {
+		return stopped(ctx, err)
+	}
+	w.log.Info().Msg("consuming")
+	for ctx.Err() == nil {
+		if err := w.consume(ctx, consumer); err != nil && ctx.Err() == nil {
+			w.log.Warn().Err(err).Msg("consuming interrupted")
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
+}
+
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// consume pulls until ctx ends or the subscription breaks.
+func (w *Worker) consume(ctx context.Context, consumer jetstream.Consumer) error {
+	prefetch := w.cfg.Concurrency * 2
+	if w.cfg.HandleBatch != nil {
+		prefetch = w.cfg.BatchSize
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(prefetch), jetstream.PullExpiry(10*time.Second),
+		jetstream.PullHeartbeat(2*time.Second))
+	if err != nil {
+		return fmt.Errorf("pull from %s: %w", w.cfg.Consumer.Name, err)
+	}
+	// Drain delivers what has been fetched already and then ends the iteration.
+	stop := context.AfterFunc(ctx, messages.Drain)
+	defer stop()
+	defer messages.Stop()
+
+	if w.cfg.HandleBatch != nil {
+		return w.consumeBatches(ctx, messages)
+	}
+	return w.consumeEach(ctx, messages)
+}
+
+func (w *Worker) consumeEach(ctx context.Context, messages jetstream.MessagesContext) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	slots := make(chan struct{}, w.cfg.Concurrency)
+	for {
+		msg, err := messages.Next()
+		if err != nil {
+			return ended(err)
+		}
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			if d := w.open(ctx, msg); d != nil {
+				w.run(ctx, []*Delivery{d}, func(ctx context.Context) error { return w.cfg.Handle(ctx, d) })
+			}
+		})
+	}
+}
+
+func (w *Worker) consumeBatches(ctx context.Context, messages jetstream.MessagesContext) error {
+	for {
+		msg, err := messages.Next()
+		if err != nil {
+			return ended(err)
+		}
+		var batch []*Delivery
+		closes, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.BatchWait)
+		for err == nil {
+			if d := w.open(ctx, msg); d != nil {
+				batch = append(batch, d)
+			}
+			if len(batch) == w.cfg.BatchSize {
+				break
+			}
+			msg, err = messages.Next(jetstream.NextContext(closes))
+		}
+		cancel()
+		if len(batch) > 0 {
+			w.run(ctx, batch, func(ctx context.Context) error { return w.cfg.HandleBatch(ctx, batch) })
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
+			return ended(err)
+		}
+	}
+}
+
+// ended hides the error of an orderly end.
+func ended(err error) error {
+	if errors.Is(err, jetstream.ErrMsgIteratorClosed) {
+		return nil
+	}
+	return err
+}
+
+// open decodes a message. It settles what can't or must not be handled, and returns nil then.
+func (w *Worker) open(ctx context.Context, msg jetstream.Msg) *Delivery {
+	meta, err := msg.Metadata()
+	if err != nil {
+		// Not a JetStream delivery: there is nothing to answer.
+		w.log.Error().Err(err).Str("subject", msg.Subject()).Msg("message without metadata ignored")
+		return nil
+	}
+	d := &Delivery{
+		msg: msg, Sequence: meta.Sequence.Stream,
+		Attempt: int(min(meta.NumDelivered, 1<<30)), //nolint:gosec // bounded on this line
+	}
+	if d.Attempt > w.cfg.Consumer.MaxAttempts {
+		w.settle(ctx, d, Discard(fmt.Errorf("%d deliveries ended without an answer", d.Attempt-1)))
+		return nil
+	}
+	if d.Event, err = events.Decode(msg.Data()); err != nil {
+		w.settle(ctx, d, Discard(fmt.Errorf("decode: %w", err)))
+		return nil
+	}
+	return d
+}
+
+// run calls the handler while telling the server that work is in progress, and settles every delivery. Work in hand is
+// finished, not cancelled, when ctx ends.
+func (w *Worker) run(ctx context.Context, batch []*Delivery, handle func(context.Context) error) {
+	work := context.WithoutCancel(ctx)
+	alive := make(chan struct{})
+	var beat sync.WaitGroup
+	beat.Go(func() {
+		ticker := time.NewTicker(w.cfg.Consumer.AckWait / 3)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-alive:
+				return
+			case <-ticker.C:
+				for _, d := range batch {
+					if err := d.msg.InProgress(); err != nil {
+						w.log.Warn().Err(err).Uint64("sequence", d.Sequence).Msg("could not report progress")
+					}
+				}
+			}
+		}
+	})
+	err := w.persist(ctx, func() error { return w.guard(work, batch, handle) })
+	close(alive)
+	beat.Wait()
+	for _, d := range batch {
+		if d.outcome == nil {
+			d.outcome = err
+		}
+		w.settle(work, d, d.outcome)
+	}
+}
+
+// persist repeats the attempt while a dependency is away: an outage is not the event's fault and must not use up its
+// attempts. It gives up when the service stops.
+func (w *Worker) persist(ctx context.Context, attempt func() error) error {
+	for tries := 1; ; tries++ {
+		start := time.Now()
+		err := attempt()
+		w.duration.Observe(time.Since(start).Seconds())
+		if !away(err) {
+			return err
+		}
+		w.log.Warn().Err(err).Int("tries", tries).Msg("a dependency is away; holding the event")
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(min(Backoff(tries), 5*time.Second)):
+		}
+	}
+}
+
+// away reports whether err says that Postgres, NATS or another dependency can't be reached.
+func away(err error) bool {
+	if err == nil {
+		return false
+	}
+	return fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err) || bus.Unreachable(err)
+}
+
+// guard turns a panic into an error: one event must not take the service down.
+func (w *Worker) guard(ctx context.Context, batch []*Delivery, handle func(context.Context) error) (err error) {
+	ctx, span := w.span(ctx, batch)
+	defer span.End()
+	defer func() {
+		if p := recover(); p != nil {
+			w.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Msg("handler panicked")
+			err = fmt.Errorf("handler panicked: %v", p)
+		}
+		if err != nil {
+			span.SetStatus(codes.Error, err.Error())
+		}
+	}()
+	return handle(ctx)
+}
+
+// span starts a trace of its own, linked to the request that caused the event: hours may lie between the two.
+func (w *Worker) span(ctx context.Context, batch []*Delivery) (context.Context, trace.Span) {
+	opts := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindConsumer)}
+	if len(batch) == 1 {
+		header := batch[0].msg.Headers()
+		carrier := propagation.MapCarrier{"traceparent": header.Get("traceparent")}
+		cause := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, carrier))
+		if cause.IsValid() {
+			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: cause}))
+		}
+	}
+	return otel.Tracer("fdc/internal/platform/worker").Start(ctx, "process "+w.cfg.Consumer.Name, opts...)
+}
+
+// settle answers the server for one delivery.
+func (w *Worker) settle(ctx context.Context, d *Delivery, err error) {
+	outcome, answer := "acked", d.msg.Ack
+	steer, steered := errors.AsType[*steering](err)
+	switch {
+	case err == nil:
+	case steered && steer.discard, d.Attempt >= w.cfg.Consumer.MaxAttempts && !away(err):
+		outcome, answer = w.setAside(ctx, d, err)
+	default:
+		delay := Backoff(d.Attempt)
+		if steered {
+			delay = steer.after
+		}
+		outcome, answer = "retried", func() error { return d.msg.NakWithDelay(delay) }
+	}
+	if err != nil {
+		w.log.Warn().Err(err).Str("event_id", d.Event.ID).Str("event_type", d.Event.Type).Str("subject", d.msg.Subject()).
+			Uint64("sequence", d.Sequence).Int("attempt", d.Attempt).Str("outcome", outcome).Msg("event not handled")
+	}
+	w.handled.WithLabelValues(outcome).Inc()
+	if err := answer(); err != nil {
+		// The message comes again after AckWait.
+		w.log.Warn().Err(err).Uint64("sequence", d.Sequence).Msg("could not answer the server")
+	}
+}
+
+// Backoff is the delay before the attempt after the given one: full jitter under a ceiling that doubles from 250 ms to a
+// minute.
+func Backoff(attempt int) time.Duration {
+	ceiling := min(250*time.Millisecond<<min(max(attempt-1, 0), 8), time.Minute)
+	return 50*time.Millisecond + rand.N(ceiling) //nolint:gosec // jitter is no secret
+}
+
+type steering struct {
+	err     error
+	discard bool
+	after   time.Duration
+}
+
+func (s *steering) Error() string { return s.err.Error() }
+func (s *steering) Unwrap() error { return s.err }
+
+// Discard sets the event aside as a dead letter without another attempt.
+func Discard(err error) error { return &steering{err: err, discard: true} }
+
+// RetryAfter asks for the event again after d instead of the usual backoff. It counts as an attempt.
+func RetryAfter(err error, d time.Duration) error { return &steering{err: err, after: d} }
