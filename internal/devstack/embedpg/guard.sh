@@ -1,0 +1,16 @@
+# Waits until process $2 has ended, then stops the PostgreSQL cluster of directory $1 and removes it.
+dir=$1 owner=$2
+alive() { # a zombie has ended
+	kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
+}
+while alive "$owner" && [ -d "$dir" ]; do sleep 0.2; done
+while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 1; done
+home=$(cat "$dir/location" 2>/dev/null) || home=$dir
+server=$(head -n 1 "$home/data/postmaster.pid" 2>/dev/null)
+if [ -n "$server" ]; then
+	kill -QUIT "$server" 2>/dev/null
+	tries=0
+	while alive "$server" && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.1; done
+	if alive "$server"; then kill -KILL "$server"; fi
+fi
+rm -rf "$home" "$dir" "$dir.lock"

@@ -1,0 +1,79 @@
+package embedpg
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// Shared is a running cluster that several processes use and none of them ends.
+type Shared struct {
+	cluster *cluster
+	port    int
+}
+
+// Join runs the cluster of cfg.Dir for all processes that join it while the process owner lives: the first starts it,
+// the others find it. When the owner has ended, however that happens, a guard stops the server and removes the cluster.
+func Join(ctx context.Context, cfg Config, owner int) (*Shared, error) {
+	lock, err := acquire(ctx, cfg.Dir, true)
+	if err != nil {
+		return nil, fmt.Errorf("join PostgreSQL: %w", err)
+	}
+	s, err := join(ctx, cfg, owner)
+	if err = errors.Join(err, lock.release()); err != nil {
+		return nil, fmt.Errorf("join PostgreSQL: %w", err)
+	}
+	return s, nil
+}
+
+func join(ctx context.Context, cfg Config, owner int) (*Shared, error) {
+	home, _, err := readPointer(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if file := readPidFile(home); file.ready && file.live(ctx, home) {
+		c := &cluster{dir: cfg.Dir, home: home}
+		return &Shared{cluster: c, port: file.port}, c.readPassword()
+	}
+	dir, err := resolve(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := guard(ctx, dir, owner); err != nil { // first, so that nothing is left of a start that is cut short
+		return nil, err
+	}
+	c, err := prepare(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	_, port, err := c.start(ctx, 0, true)
+	return &Shared{cluster: c, port: port}, err
+}
+
+// URL is the owner's postgres:// address of a database.
+func (s *Shared) URL(database string) string { return s.cluster.url(s.port, database) }
+
+// Keep makes the guard wait five more minutes after the owner's end, for a look at what a failed test has left.
+// Removing the file it returns ends that.
+func (s *Shared) Keep() (file string, err error) {
+	file = filepath.Join(s.cluster.dir, "keep")
+	return file, writeFile(file, "")
+}
+
+//go:embed guard.sh
+var guardScript string
+
+// guard starts the process that clears a cluster away after its owner.
+func guard(ctx context.Context, dir string, owner int) error {
+	cmd := account{}.command(context.WithoutCancel(ctx), "/", "/bin/sh", "-c", guardScript, "fdc-postgres-guard", dir, strconv.Itoa(owner))
+	cmd.Cancel = nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C in the terminal is not for it
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("guard %s: %w", dir, err)
+	}
+	return cmd.Process.Release()
+}

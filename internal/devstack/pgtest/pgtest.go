@@ -1,0 +1,248 @@
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+
+	"fdc/internal/devstack/embedpg"
+	"fdc/internal/platform/postgres"
+	"fdc/migrations"
+)
+
+const (
+	patience       = 2 * time.Minute // for the cluster, the template or a clone, on a busy machine
+	maxConnections = 500             // of the shared cluster
+	poolSize       = 4               // of each test
+)
+
+// DB is a database of one test. The test may do anything to it.
+type DB struct {
+	URL  string        // the owner's
+	Pool *pgxpool.Pool // a few connections, closed with the test
+}
+
+// New gives the test a database with the schema of fdc/migrations. Without PostgreSQL on the machine the test fails,
+// unless -short skips it.
+func New(tb testing.TB) *DB {
+	tb.Helper()
+	skipIfShort(tb)
+	return open(tb, "TEMPLATE "+template(tb))
+}
+
+// Empty gives the test a database without any schema.
+func Empty(tb testing.TB) *DB {
+	tb.Helper()
+	skipIfShort(tb)
+	return open(tb, "TEMPLATE template0")
+}
+
+// Cluster gives the test a whole server of its own, to stop, crash and restart, with the schema in [embedpg.Database].
+// It waits for the disk on commit no more than the shared one does: it outlives its own crash, not the machine's.
+func Cluster(tb testing.TB) *embedpg.Server {
+	tb.Helper()
+	skipIfShort(tb)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	cfg := config(filepath.Join(tb.TempDir(), "postgres"))
+	cfg.Log = zerolog.New(zerolog.NewTestWriter(tb))
+	server, err := embedpg.Start(ctx, cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := errors.Join(server.Stop(ctx), embedpg.Remove(ctx, cfg.Dir)); err != nil {
+			tb.Error(err)
+		}
+	})
+	if _, err := postgres.Migrate(ctx, server.URL(embedpg.Database), migrations.FS); err != nil {
+		tb.Fatal(err)
+	}
+	return server
+}
+
+func skipIfShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: no PostgreSQL")
+	}
+}
+
+// join is done once per process: the cluster is there for all of its tests.
+var join = sync.OnceValues(func() (*embedpg.Shared, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	owner := run()
+	cfg := config(filepath.Join(os.TempDir(), fmt.Sprintf("fdc-pgtest-%d-%d", os.Getuid(), owner)))
+	cfg.MaxConnections = maxConnections
+	return embedpg.Join(ctx, cfg, owner)
+})
+
+// run is the process whose end is the end of the test run: `go test`, or this one when it was started another way.
+func run() int {
+	parent := os.Getppid()
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent))
+	if err != nil {
+		name, err = osexec.Command("ps", "-p", strconv.Itoa(parent), "-o", "comm=").Output() //nolint:gosec,noctx // a number; it is quick
+	}
+	if err == nil && filepath.Base(strings.TrimSpace(string(name))) == "go" {
+		return parent
+	}
+	return os.Getpid()
+}
+
+func config(dir string) embedpg.Config {
+	return embedpg.Config{Dir: dir, BinDir: os.Getenv("FDC_PG_BIN"), Log: zerolog.Nop()}
+}
+
+func cluster(tb testing.TB) *embedpg.Shared {
+	tb.Helper()
+	shared, err := join()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return shared
+}
+
+// built is the template of this process's migrations, once it is there.
+var built = sync.OnceValues(func() (string, error) {
+	shared, err := join()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return buildTemplate(ctx, shared, migrations.FS)
+})
+
+func template(tb testing.TB) string {
+	tb.Helper()
+	name, err := built()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return name
+}
+
+// buildTemplate migrates a database and closes it to everybody, unless another process has done so. Its name is that of
+// the migrations' content, so that processes built from different sources don't meet.
+func buildTemplate(ctx context.Context, shared *embedpg.Shared, files fs.FS) (name string, err error) {
+	sum := sha256.New()
+	err = fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(files, path)
+		fmt.Fprintf(sum, "%s %d\n%s", path, len(text), text)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("read migrations: %w", err)
+	}
+	name = fmt.Sprintf("template_%x", sum.Sum(nil)[:8])
+
+	conn, err := pgx.Connect(ctx, shared.URL("postgres"))
+	if err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	defer conn.Close(ctx)
+	const lock = 0x66646370 // any number; the end of the session frees it
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", lock); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	var ready bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&ready); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	if ready {
+		return name, nil
+	}
+	for _, step := range []func() error{
+		func() error { return exec(ctx, conn, "DROP DATABASE IF EXISTS unfinished") },
+		func() error { return exec(ctx, conn, "CREATE DATABASE unfinished TEMPLATE template0") },
+		func() error {
+			_, err := postgres.Migrate(ctx, shared.URL("unfinished"), files)
+			return err
+		},
+		func() error { return exec(ctx, conn, "ALTER DATABASE unfinished ALLOW_CONNECTIONS false") },
+		func() error { return exec(ctx, conn, "ALTER DATABASE unfinished RENAME TO "+name) },
+	} {
+		if err := step(); err != nil {
+			return "", fmt.Errorf("build %s: %w", name, err)
+		}
+	}
+	return name, nil
+}
+
+func open(tb testing.TB, from string) *DB {
+	tb.Helper()
+	shared := cluster(tb)
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	defer cancel()
+	name := "test_" + strings.ToLower(rand.Text())
+	if err := maintain(ctx, shared, "CREATE DATABASE "+name+" "+from+" STRATEGY FILE_COPY"); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { drop(tb, shared, name) })
+
+	db := &DB{URL: shared.URL(name)}
+	cfg, err := pgxpool.ParseConfig(db.URL)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cfg.MaxConns = poolSize
+	if db.Pool, err = pgxpool.NewWithConfig(tb.Context(), cfg); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(db.Pool.Close)
+	return db
+}
+
+func drop(tb testing.TB, shared *embedpg.Shared, name string) {
+	if tb.Failed() {
+		file, err := shared.Keep()
+		if err != nil {
+			tb.Error(err)
+		}
+		tb.Logf("its database is kept until five minutes after the run (or until %s is removed): %s", file, shared.URL(name))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := maintain(ctx, shared, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+		tb.Error(err)
+	}
+}
+
+// maintain runs a statement on databases, over a connection of its own.
+func maintain(ctx context.Context, shared *embedpg.Shared, statement string) error {
+	conn, err := pgx.Connect(ctx, shared.URL("postgres"))
+	if err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return errors.Join(exec(ctx, conn, statement), conn.Close(ctx))
+}
+
+func exec(ctx context.Context, conn *pgx.Conn, statement string) error {
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		return fmt.Errorf("%s: %w", statement, err)
+	}
+	return nil
+}
