@@ -28,13 +28,13 @@ type AuditPartitionRestored struct {
 
 func (p AuditPartitionRestored) key() key { return key{id: p.Month} }
 
-// AuditExported is the data of audit.exported. It stands alone.
+// AuditExported is the data of audit.exported. It stands alone; the attribute workspaceid says whose log it was, all of
+// it when there is none.
 type AuditExported struct {
-	WorkspaceID string    `json:"workspaceId,omitempty" rule:"id"    doc:"Whose log; absent when all of it."`
-	From        time.Time `json:"from,omitzero"         rule:"time"  doc:"The first moment asked for."`
-	To          time.Time `json:"to,omitzero"           rule:"time"  doc:"The moment asked to stop before."`
-	Rows        int64     `json:"rows"                  rule:"count" doc:"How many rows went out."`
-	Format      string    `json:"format"                rule:"word"  doc:"In which form."                    values:"ndjson|csv"`
+	From   time.Time `json:"from,omitzero" rule:"time"  doc:"The first moment asked for."`
+	To     time.Time `json:"to,omitzero"   rule:"time"  doc:"The moment asked to stop before."`
+	Rows   int64     `json:"rows"          rule:"count" doc:"How many rows went out."`
+	Format string    `json:"format"        rule:"word"  doc:"In which form."                   values:"ndjson|csv"`
 }
 
-func (p AuditExported) key() key { return key{workspace: p.WorkspaceID} }
+func (p AuditExported) key() key { return key{} }

@@ -27,6 +27,7 @@ type Type struct {
 	Version   int    // 1
 	Scope     Scope
 	Stored    bool   // on the stream EVENTS; else it passes over core NATS once
+	OrderedBy string // the kind of aggregate that orders it, often Aggregate; empty when it stands alone
 	Summary   string // one sentence
 	Fields    []Field
 
@@ -35,7 +36,7 @@ type Type struct {
 }
 
 // Action is the name without its namespace and version: "task.created".
-func (t Type) Action() string { return t.Aggregate + "." + t.Fact }
+func (t *Type) Action() string { return t.Aggregate + "." + t.Fact }
 
 // catalogue is every event type there is.
 var catalogue = [...]Type{
@@ -91,6 +92,7 @@ var (
 func define[P Payload](aggregate, fact string, scope Scope, summary string) Type {
 	name := typeName(aggregate, fact, 1)
 	payload := reflect.TypeFor[P]()
+	var zero P
 	return Type{
 		Name:      name,
 		Aggregate: aggregate,
@@ -98,6 +100,7 @@ func define[P Payload](aggregate, fact string, scope Scope, summary string) Type
 		Version:   1,
 		Scope:     scope,
 		Stored:    true,
+		OrderedBy: zero.key().aggregate,
 		Summary:   summary,
 		Fields:    fieldsOf(payload),
 		prefix:    storedRoot + "." + aggregate + "." + fact + ".v1.",

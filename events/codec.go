@@ -1,28 +1,27 @@
 package events
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 )
 
 // ContentType is the media type of an encoded event.
 const ContentType = "application/cloudevents+json"
 
-// MaxSize is the largest encoded event, in bytes.
+// MaxSize is the largest event that [Decode] takes, in bytes. The bounds of its parts keep what [Encode] gives well below.
 const MaxSize = 256 << 10
 
 const (
 	specVersion     = "1.0"
 	dataContentType = "application/json"
 	schemaPrefix    = "urn:fdc:schema:"
-	timeFormat      = "2006-01-02T15:04:05.000000Z"
 )
 
-// ErrTooLarge is in the chain of the error for an event beyond [MaxSize].
+// ErrTooLarge is in the chain of the error for what is longer than [MaxSize].
 var ErrTooLarge = errors.New("event too large")
 
 // envelope is the JSON of an event; its order is the order on the wire.
@@ -55,7 +54,7 @@ func Encode(e Event) ([]byte, error) {
 		Type:            e.Type,
 		Source:          e.Source,
 		Subject:         e.Subject,
-		Time:            e.Time.Format(timeFormat),
+		Time:            e.Time.Format(time.RFC3339Nano),
 		Datacontenttype: dataContentType,
 		Dataschema:      schemaPrefix + e.Type,
 		Actorid:         e.ActorID,
@@ -69,9 +68,6 @@ func Encode(e Event) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s %s: %w", e.Type, e.ID, err)
 	}
-	if len(b) > MaxSize {
-		return nil, fmt.Errorf("encode event %s %s: %w: %d bytes", e.Type, e.ID, ErrTooLarge, len(b))
-	}
 	return b, nil
 }
 
@@ -81,7 +77,8 @@ func Decode(b []byte) (Event, error) {
 	if len(b) > MaxSize {
 		return Event{}, fmt.Errorf("decode event: %w: %d bytes", ErrTooLarge, len(b))
 	}
-	env, data, err := readEnvelope(b)
+	p := parser{s: string(b)} // one copy, which all strings of the event share
+	env, data, err := p.envelope()
 	if err != nil {
 		return Event{}, fmt.Errorf("decode event: %w", err)
 	}
@@ -97,7 +94,7 @@ func Decode(b []byte) (Event, error) {
 		return Event{}, fmt.Errorf("decode event %s: time: %w", t.Name, err)
 	}
 	payload := reflect.New(t.payload).Elem()
-	p := parser{b: data}
+	p.i = data
 	if err := p.fields(t.Fields, payload); err != nil {
 		return Event{}, fmt.Errorf("decode event %s: data: %w", t.Name, err)
 	}
@@ -134,8 +131,8 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// readEnvelope reads the attributes and finds the data, which can only be read once the type is known.
-func readEnvelope(b []byte) (env envelope, data []byte, err error) {
+// envelope reads the attributes and finds the data, which can only be read once the type is known.
+func (p *parser) envelope() (env envelope, data int, err error) {
 	attributes := []struct {
 		name     string
 		value    *string
@@ -156,23 +153,14 @@ func readEnvelope(b []byte) (env envelope, data []byte, err error) {
 		{"ip", &env.IP, false},
 		{"useragent", &env.Useragent, false},
 	}
-	p := parser{b: b}
-	err = p.object(func(name []byte) error {
-		if string(name) == "data" {
-			start := p.i
-			if err := p.skip(); err != nil {
-				return err
-			}
-			data = b[start:p.i]
-			return nil
+	err = p.object(func(name string) error {
+		if name == "data" {
+			data = p.i
+			return p.skip()
 		}
 		for i := range attributes {
-			if a := &attributes[i]; a.name == string(name) {
-				s, err := p.text()
-				if err == nil && s == "" {
-					err = errors.New("empty")
-				}
-				*a.value = s
+			if a := &attributes[i]; a.name == name {
+				*a.value, err = p.text()
 				return err
 			}
 		}
@@ -185,35 +173,35 @@ func readEnvelope(b []byte) (env envelope, data []byte, err error) {
 		err = p.end()
 	}
 	if err != nil {
-		return envelope{}, nil, err
+		return envelope{}, 0, err
 	}
 	for i := range attributes {
 		if a := &attributes[i]; a.required && *a.value == "" {
-			return envelope{}, nil, fmt.Errorf("%s: missing", a.name)
+			return envelope{}, 0, fmt.Errorf("%s: missing", a.name)
 		}
 	}
 	switch {
-	case data == nil:
-		return envelope{}, nil, errors.New("data: missing")
+	case data == 0:
+		return envelope{}, 0, errors.New("data: missing")
 	case env.Specversion != specVersion:
-		return envelope{}, nil, fmt.Errorf("specversion: want %s", specVersion)
+		return envelope{}, 0, fmt.Errorf("specversion: want %s", specVersion)
 	case env.Datacontenttype != dataContentType:
-		return envelope{}, nil, fmt.Errorf("datacontenttype: want %s", dataContentType)
+		return envelope{}, 0, fmt.Errorf("datacontenttype: want %s", dataContentType)
 	}
 	return env, data, nil
 }
 
 // validAttribute reports whether an attribute that this version does not know may be one of a later version.
-func validAttribute(name []byte) bool {
-	return len(name) > 0 && len(name) <= 64 && len(bytes.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789")) == 0
+func validAttribute(name string) bool {
+	return name != "" && len(name) <= 64 && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") == ""
 }
 
 // fields reads a payload, or an object in one, into the struct v. Fields that it does not know are skipped.
 func (p *parser) fields(fields []Field, v reflect.Value) error {
 	var seen uint64 // bit i: fields[i]
-	err := p.object(func(name []byte) error {
+	err := p.object(func(name string) error {
 		for i := range fields {
-			if fields[i].Name == string(name) {
+			if fields[i].Name == name {
 				seen |= 1 << i
 				return p.field(&fields[i], v.Field(fields[i].index))
 			}
@@ -253,6 +241,9 @@ func (p *parser) field(f *Field, v reflect.Value) error {
 		return err
 	case RulePaths, RuleLabels:
 		list, err := p.texts()
+		if err == nil && list == nil {
+			err = p.errorf("empty")
+		}
 		v.Set(reflect.ValueOf(list))
 		return err
 	default:
@@ -265,8 +256,8 @@ func (p *parser) field(f *Field, v reflect.Value) error {
 // parseTime reads an RFC 3339 time, however the producer writes it, as the moment that the wire holds.
 func parseTime(s string) (time.Time, error) {
 	var t time.Time
-	if err := t.UnmarshalText([]byte(s)); err != nil {
-		return time.Time{}, fmt.Errorf("%.64q: want RFC 3339", s)
+	if err := t.UnmarshalText([]byte(s)); err != nil || !validTime(canonicalTime(t)) {
+		return time.Time{}, fmt.Errorf("%.64q: want RFC 3339, a year from 1970 to 9999", s)
 	}
 	return canonicalTime(t), nil
 }

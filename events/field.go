@@ -102,7 +102,7 @@ func fieldsOf(t reflect.Type) []Field {
 }
 
 // fits reports whether values of the Go type can hold what the rule says.
-func (f Field) fits(t reflect.Type) bool {
+func (f *Field) fits(t reflect.Type) bool {
 	switch f.Rule {
 	case RuleVersion, RuleCount:
 		return t.Kind() == reflect.Int64

@@ -25,7 +25,7 @@ type idSource struct {
 
 func (s *idSource) next(now time.Time) string {
 	const perFraction = uint64(time.Millisecond) / (1 << 12)
-	ns := uint64(now.UnixNano()) //nolint:gosec // clocks before 1970 are not supported
+	ns := uint64(now.UnixNano())
 	ms, rest := ns/uint64(time.Millisecond), ns%uint64(time.Millisecond)
 	tick := ms<<12 | min(rest/perFraction, 1<<12-1)
 

@@ -16,7 +16,7 @@ func MaskEmail(email string) string {
 		return mask
 	}
 	first, size := utf8.DecodeRuneInString(email)
-	if !unicode.IsLetter(first) && !unicode.IsDigit(first) || first == utf8.RuneError {
+	if !unicode.IsLetter(first) && !unicode.IsDigit(first) {
 		return mask + email[at:]
 	}
 	return email[:size] + mask + email[at:]
@@ -26,7 +26,7 @@ func isMasked(s string) bool { return s == MaskEmail(s) }
 
 func validDomain(s string) bool {
 	for _, r := range s {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '.' && r != '-' || r == utf8.RuneError {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '.' && r != '-' {
 			return false
 		}
 	}

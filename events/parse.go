@@ -1,10 +1,11 @@
 package events
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -15,7 +16,7 @@ const maxDepth = 32
 // parser reads JSON in one pass and is stricter than encoding/json, which takes repeated keys (the last wins), keys in
 // any case, null for anything, and invalid UTF-8 (replaced): each would let two readers see two different events.
 type parser struct {
-	b     []byte
+	s     string
 	i     int
 	depth int
 }
@@ -26,8 +27,8 @@ func (p *parser) errorf(format string, args ...any) error {
 
 // peek moves to the next token and returns its first byte, 0 at the end.
 func (p *parser) peek() byte {
-	for p.i < len(p.b) {
-		switch c := p.b[p.i]; c {
+	for p.i < len(p.s) {
+		switch c := p.s[p.i]; c {
 		case ' ', '\t', '\n', '\r':
 			p.i++
 		default:
@@ -47,14 +48,14 @@ func (p *parser) expect(c byte) error {
 
 // end reports anything but white space after the value.
 func (p *parser) end() error {
-	if p.peek(); p.i < len(p.b) {
+	if p.peek(); p.i < len(p.s) {
 		return p.errorf("data after the event")
 	}
 	return nil
 }
 
 // object reads an object; member is called at each value and must read it.
-func (p *parser) object(member func(name []byte) error) error {
+func (p *parser) object(member func(name string) error) error {
 	var seen names
 	return p.list('{', '}', func() error {
 		name, err := p.str()
@@ -69,7 +70,7 @@ func (p *parser) object(member func(name []byte) error) error {
 		}
 		p.peek() // so that member starts at the value itself
 		if err := member(name); err != nil {
-			return fmt.Errorf("%.64s: %w", strconv.Quote(string(name)), err)
+			return fmt.Errorf("%.64q: %w", name, err)
 		}
 		return nil
 	})
@@ -101,44 +102,38 @@ func (p *parser) list(open, closing byte, item func() error) error {
 
 // names is the keys of one object. Few are compared one by one, many are hashed.
 type names struct {
-	few  [][]byte
+	few  [16]string
+	n    int
 	many map[string]bool
 }
 
 // add reports whether the name is new.
-func (n *names) add(name []byte) bool {
-	const manyFrom = 24
-	if n.many != nil {
-		if n.many[string(name)] {
-			return false
-		}
-		n.many[string(name)] = true
+func (n *names) add(name string) bool {
+	if slices.Contains(n.few[:n.n], name) || n.many[name] {
+		return false
+	}
+	if n.n < len(n.few) {
+		n.few[n.n] = name
+		n.n++
 		return true
 	}
-	for _, other := range n.few {
-		if bytes.Equal(other, name) {
-			return false
-		}
+	if n.many == nil {
+		n.many = make(map[string]bool)
 	}
-	if n.few == nil {
-		n.few = make([][]byte, 0, manyFrom)
-	}
-	if n.few = append(n.few, name); len(n.few) == manyFrom {
-		n.many = make(map[string]bool, 2*manyFrom)
-		for _, other := range n.few {
-			n.many[string(other)] = true
-		}
-	}
+	n.many[name] = true
 	return true
 }
 
-// text reads a string.
+// text reads a string that says something: what has nothing to say is left out.
 func (p *parser) text() (string, error) {
 	s, err := p.str()
-	return string(s), err
+	if err == nil && s == "" {
+		err = p.errorf("empty")
+	}
+	return s, err
 }
 
-// texts reads an array of strings, nil when empty.
+// texts reads an array of strings.
 func (p *parser) texts() ([]string, error) {
 	var list []string
 	err := p.list('[', ']', func() error {
@@ -149,37 +144,37 @@ func (p *parser) texts() ([]string, error) {
 	return list, err
 }
 
-// str reads a string; the result may be a part of the input.
-func (p *parser) str() ([]byte, error) {
+// str reads a string; without escapes it is a part of the input.
+func (p *parser) str() (string, error) {
 	if p.peek() != '"' {
-		return nil, p.errorf("want a string")
+		return "", p.errorf("want a string")
 	}
 	p.i++
 	start := p.i
-	for p.i < len(p.b) {
-		switch c := p.b[p.i]; {
+	for p.i < len(p.s) {
+		switch c := p.s[p.i]; {
 		case c == '"':
-			s := p.b[start:p.i]
+			s := p.s[start:p.i]
 			p.i++
 			return s, nil
 		case c == '\\':
 			return p.escaped(start)
 		case c < ' ':
-			return nil, p.errorf("control character in a string")
+			return "", p.errorf("control character in a string")
 		case c < utf8.RuneSelf:
 			p.i++
 		default:
 			if err := p.rune(); err != nil {
-				return nil, err
+				return "", err
 			}
 		}
 	}
-	return nil, p.errorf("unclosed string")
+	return "", p.errorf("unclosed string")
 }
 
 // rune steps over a multi-byte character.
 func (p *parser) rune() error {
-	r, size := utf8.DecodeRune(p.b[p.i:])
+	r, size := utf8.DecodeRuneInString(p.s[p.i:])
 	if r == utf8.RuneError && size == 1 {
 		return p.errorf("invalid UTF-8")
 	}
@@ -188,41 +183,41 @@ func (p *parser) rune() error {
 }
 
 // escaped reads the rest of a string that began at start and has its first escape here.
-func (p *parser) escaped(start int) ([]byte, error) {
-	s := append([]byte(nil), p.b[start:p.i]...)
-	for p.i < len(p.b) {
-		switch c := p.b[p.i]; {
+func (p *parser) escaped(start int) (string, error) {
+	s := []byte(p.s[start:p.i])
+	for p.i < len(p.s) {
+		switch c := p.s[p.i]; {
 		case c == '"':
 			p.i++
-			return s, nil
+			return string(s), nil
 		case c == '\\':
 			r, err := p.escape()
 			if err != nil {
-				return nil, err
+				return "", err
 			}
 			s = utf8.AppendRune(s, r)
 		case c < ' ':
-			return nil, p.errorf("control character in a string")
+			return "", p.errorf("control character in a string")
 		case c < utf8.RuneSelf:
 			s = append(s, c)
 			p.i++
 		default:
 			from := p.i
 			if err := p.rune(); err != nil {
-				return nil, err
+				return "", err
 			}
-			s = append(s, p.b[from:p.i]...)
+			s = append(s, p.s[from:p.i]...)
 		}
 	}
-	return nil, p.errorf("unclosed string")
+	return "", p.errorf("unclosed string")
 }
 
 func (p *parser) escape() (rune, error) {
 	p.i++ // the backslash
-	if p.i == len(p.b) {
+	if p.i == len(p.s) {
 		return 0, p.errorf("unclosed string")
 	}
-	c := p.b[p.i]
+	c := p.s[p.i]
 	p.i++
 	switch c {
 	case '"', '\\', '/':
@@ -251,7 +246,7 @@ func (p *parser) unicode() (rune, error) {
 		return 0, err
 	}
 	if utf16.IsSurrogate(r) {
-		if !bytes.HasPrefix(p.b[p.i:], []byte(`\u`)) {
+		if !strings.HasPrefix(p.s[p.i:], `\u`) {
 			return 0, p.errorf("half a surrogate pair")
 		}
 		p.i += 2
@@ -270,43 +265,43 @@ func (p *parser) unicode() (rune, error) {
 }
 
 func (p *parser) hex() (rune, error) {
-	if len(p.b)-p.i < 4 {
+	if len(p.s)-p.i < 4 {
 		return 0, p.errorf("unclosed string")
 	}
-	n, err := strconv.ParseUint(string(p.b[p.i:p.i+4]), 16, 16)
+	n, err := strconv.ParseUint(p.s[p.i:p.i+4], 16, 16)
 	if err != nil {
 		return 0, p.errorf("want four hex digits")
 	}
 	p.i += 4
-	return rune(n), nil //nolint:gosec // 16 bits
+	return rune(n), nil
 }
 
 // number steps over a number and returns it.
-func (p *parser) number() ([]byte, error) {
+func (p *parser) number() (string, error) {
 	p.peek()
 	start := p.i
 	p.accept("-")
 	switch whole := p.digits(); {
 	case whole == 0:
-		return nil, p.errorf("want a number")
-	case whole > 1 && p.b[p.i-whole] == '0':
-		return nil, p.errorf("number with a leading zero")
+		return "", p.errorf("want a number")
+	case whole > 1 && p.s[p.i-whole] == '0':
+		return "", p.errorf("number with a leading zero")
 	}
 	if p.accept(".") && p.digits() == 0 {
-		return nil, p.errorf("want a digit")
+		return "", p.errorf("want a digit")
 	}
 	if p.accept("eE") {
 		p.accept("+-")
 		if p.digits() == 0 {
-			return nil, p.errorf("want a digit")
+			return "", p.errorf("want a digit")
 		}
 	}
-	return p.b[start:p.i], nil
+	return p.s[start:p.i], nil
 }
 
 // accept steps over one byte of the set.
 func (p *parser) accept(set string) bool {
-	if p.i < len(p.b) && bytes.IndexByte([]byte(set), p.b[p.i]) >= 0 {
+	if p.i < len(p.s) && strings.IndexByte(set, p.s[p.i]) >= 0 {
 		p.i++
 		return true
 	}
@@ -315,7 +310,7 @@ func (p *parser) accept(set string) bool {
 
 func (p *parser) digits() int {
 	start := p.i
-	for p.i < len(p.b) && '0' <= p.b[p.i] && p.b[p.i] <= '9' {
+	for p.i < len(p.s) && '0' <= p.s[p.i] && p.s[p.i] <= '9' {
 		p.i++
 	}
 	return p.i - start
@@ -326,7 +321,7 @@ func (p *parser) integer() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseInt(string(s), 10, 64)
+	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		return 0, p.errorf("want an integer of 64 bits")
 	}
@@ -346,7 +341,7 @@ func (p *parser) boolean() (bool, error) {
 
 func (p *parser) literal(word string) bool {
 	p.peek()
-	if !bytes.HasPrefix(p.b[p.i:], []byte(word)) {
+	if !strings.HasPrefix(p.s[p.i:], word) {
 		return false
 	}
 	p.i += len(word)
@@ -357,7 +352,7 @@ func (p *parser) literal(word string) bool {
 func (p *parser) skip() error {
 	switch p.peek() {
 	case '{':
-		return p.object(func([]byte) error { return p.skip() })
+		return p.object(func(string) error { return p.skip() })
 	case '[':
 		return p.list('[', ']', p.skip)
 	default:

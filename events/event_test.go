@@ -1,0 +1,144 @@
+package events_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+)
+
+func TestNew(t *testing.T) {
+	t.Parallel()
+	before := time.Now().Truncate(time.Microsecond)
+	ev := events.New(byUser, exampleTask, events.TaskCreated{TaskID: exampleTask, WorkspaceID: exampleWorkspace, Version: 1})
+	after := time.Now()
+
+	require.NoError(t, ev.Validate())
+	require.False(t, ev.Time.Before(before) || ev.Time.After(after), "the time is now")
+	require.Equal(t, "fdc.task.created.v1", ev.Type)
+	require.Equal(t, "task.created", ev.Action())
+	require.Equal(t, exampleUser, ev.UserID, "the payload names no user, so it is the request's")
+	require.Equal(t, exampleWorkspace, ev.WorkspaceID, "the payload's")
+	require.Equal(t, "evt.task.created.v1."+exampleWorkspace, ev.NATSSubject())
+	require.Equal(t, "task/"+exampleTask, ev.Aggregate())
+	require.Equal(t, int64(1), ev.Version())
+	require.NotEqual(t, ev.ID, events.New(byUser, exampleTask, ev.Data).ID)
+}
+
+func TestNewPrefersThePayload(t *testing.T) {
+	t.Parallel()
+	meta := byUser
+	meta.WorkspaceID = exampleChat
+	ev := events.New(meta, "", events.WorkspaceMemberRemoved{
+		WorkspaceID: exampleWorkspace, Version: 4, UserID: exampleMember, Reason: events.MemberRemoved,
+	})
+	require.NoError(t, ev.Validate())
+	require.Equal(t, exampleUser, ev.ActorID)
+	require.Equal(t, exampleMember, ev.UserID)
+	require.Equal(t, exampleWorkspace, ev.WorkspaceID)
+}
+
+func TestNewSubject(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, exampleTask, events.New(byUser, "", exampleOf("task.created").Data).Subject)
+	require.Equal(t, "session_cache", events.New(byOperator, "", exampleOf("flag.changed").Data).Subject)
+
+	own := events.New(byStranger, "", events.AuthLoginFailed{Reason: "state_mismatch"})
+	require.Equal(t, own.ID, own.Subject)
+
+	given := events.New(byUser, exampleWorkspace, exampleOf("access.denied").Data)
+	require.Equal(t, exampleWorkspace, given.Subject)
+	require.NoError(t, given.Validate())
+}
+
+func TestNewCutsTimes(t *testing.T) {
+	t.Parallel()
+	tokyo := time.FixedZone("JST", 9*60*60)
+	data := events.FlagChanged{Name: "ai_cache", Value: events.FlagOn, Reason: "x", ExpiresAt: exampleTime.Add(789 * time.Nanosecond).In(tokyo)}
+	ev := events.New(byOperator, "", data)
+	require.NoError(t, ev.Validate())
+	require.Equal(t, exampleTime, ev.Data.(events.FlagChanged).ExpiresAt)
+	require.Equal(t, tokyo, data.ExpiresAt.Location(), "the caller's payload is left alone")
+
+	data.ExpiresAt = time.Time{}
+	require.Equal(t, data, events.New(byOperator, "", data).Data)
+}
+
+// TestNewTakesAnyUserAgent: whatever a client sends, the write that it came with goes on.
+func TestNewTakesAnyUserAgent(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ given, want string }{
+		{"", ""},
+		{"curl/8.5.0", "curl/8.5.0"},
+		{"a\x00b\r\nc\u0085d", "abcd"},
+		{"\xff\xfe", ""},
+		{strings.Repeat("é", 300), strings.Repeat("é", 256)},
+		{"x" + strings.Repeat("é", 300), "x" + strings.Repeat("é", 255)},
+	} {
+		meta := byUser
+		meta.UserAgent = tt.given
+		ev := events.New(meta, "", exampleOf("task.created").Data)
+		require.Equal(t, tt.want, ev.UserAgent)
+		require.True(t, utf8.ValidString(ev.UserAgent))
+		require.NoError(t, ev.Validate())
+	}
+}
+
+func TestAggregates(t *testing.T) {
+	t.Parallel()
+	want := map[string]string{
+		"session.created":               "session/" + exampleSession,
+		"session.revoked":               "session/" + exampleSession,
+		"user.created":                  "user/" + exampleUser,
+		"user.role_changed":             "user/" + exampleUser,
+		"workspace.created":             "workspace/" + exampleWorkspace,
+		"workspace.member_added":        "workspace/" + exampleWorkspace,
+		"workspace.member_role_changed": "workspace/" + exampleWorkspace,
+		"workspace.member_removed":      "workspace/" + exampleWorkspace,
+		"workspace.data_updated":        "workspace_data/" + exampleWorkspace,
+		"task.created":                  "task/" + exampleTask,
+		"task.updated":                  "task/" + exampleTask,
+		"task.deleted":                  "task/" + exampleTask,
+		"google.connected":              "google/" + exampleUser,
+		"google.disconnected":           "google/" + exampleUser,
+		"google.reauth_required":        "google/" + exampleUser,
+		"sync.requested":                "sync_job/" + exampleJob,
+		"sync.started":                  "sync_job/" + exampleJob,
+		"sync.completed":                "sync_job/" + exampleJob,
+		"sync.failed":                   "sync_job/" + exampleJob,
+		"sync.cancelled":                "sync_job/" + exampleJob,
+		"org.chart_updated":             "org_chart/" + exampleWorkspace,
+	}
+	for _, ev := range examples {
+		typ, ok := events.TypeOf(ev.Data)
+		require.True(t, ok)
+		if aggregate, ordered := want[ev.Action()]; ordered {
+			require.Equal(t, aggregate, ev.Aggregate())
+			require.Equal(t, aggregate, typ.OrderedBy+"/"+ev.Subject)
+			continue
+		}
+		require.Empty(t, typ.OrderedBy, ev.Type)
+		require.Equal(t, typ.Aggregate+"/"+ev.ID, ev.Aggregate(), "it stands alone")
+		require.Equal(t, int64(1), ev.Version())
+	}
+}
+
+func TestEventWithoutPayload(t *testing.T) {
+	t.Parallel()
+	for _, data := range []events.Payload{nil, (*events.TaskCreated)(nil), &events.TaskCreated{}} {
+		ev := events.New(byUser, "", data)
+		require.Empty(t, ev.Type)
+		require.Empty(t, ev.Action())
+		require.Empty(t, ev.ScopeID())
+		require.Empty(t, ev.NATSSubject())
+		require.Empty(t, ev.Aggregate())
+		require.Zero(t, ev.Version())
+		require.ErrorIs(t, ev.Validate(), events.ErrUnknownType)
+		_, ok := events.TypeOf(data)
+		require.False(t, ok)
+	}
+}
