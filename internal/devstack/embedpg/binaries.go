@@ -184,8 +184,9 @@ func download(ctx context.Context, a account, major int, progress func(string)) 
 	if err != nil {
 		return "", err
 	}
-	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().Version(version).Port(uint32(port)). //nolint:gosec // a port
-															CachePath(filepath.Join(dir, "archive")).BinariesPath(dir).RuntimePath(filepath.Join(dir, "trial")).Logger(io.Discard))
+	config := embeddedpostgres.DefaultConfig().Version(version).Port(uint32(port)).Logger(io.Discard). //nolint:gosec // a port
+														CachePath(filepath.Join(dir, "archive")).BinariesPath(dir).RuntimePath(filepath.Join(dir, "trial"))
+	server := embeddedpostgres.NewDatabase(config)
 	tried := make(chan error, 1)
 	go func() {
 		err := server.Start() // takes no context

@@ -29,13 +29,14 @@ type cluster struct {
 	bin            binaries
 	durable        bool
 	maxConnections int
+	owner          int
 	log            zerolog.Logger
 	progress       func(string)
 }
 
 // prepare finds or makes the cluster of a directory. The caller holds its lock.
 func prepare(ctx context.Context, cfg Config) (*cluster, error) {
-	c := &cluster{durable: cfg.Durable, maxConnections: cfg.MaxConnections, log: cfg.Log, progress: cfg.Progress}
+	c := &cluster{durable: cfg.Durable, maxConnections: cfg.MaxConnections, owner: cfg.Owner, log: cfg.Log, progress: cfg.Progress}
 	if c.maxConnections == 0 {
 		c.maxConnections = defaultMaxConnections
 	}

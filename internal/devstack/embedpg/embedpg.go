@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -36,6 +37,7 @@ type Config struct {
 	BinDir         string // folder of initdb and postgres (FDC_PG_BIN); "" searches the machine, then downloads
 	Durable        bool   // wait for the disk on commit
 	MaxConnections int    // 0 means 200
+	Owner          int    // id of the process with whose end, however it comes, the cluster is removed; 0 keeps it
 	Log            zerolog.Logger
 	Progress       func(string) // told what takes long; may be nil
 }
@@ -45,24 +47,25 @@ type Server struct {
 	cluster *cluster
 	port    int // fixed by the first start, so that URLs stay valid
 
-	mu   sync.Mutex
-	lock *lockFile // nil when stopped
-	proc *process  // nil when stopped or crashed
+	mu    sync.Mutex
+	lock  *lockFile // nil when stopped
+	guard *exec.Cmd // nil when stopped, or without an owner
+	proc  *process  // nil when stopped or crashed
 }
 
 // Start runs the cluster in cfg.Dir, making it first if there is none, and returns when it takes connections.
 // The context bounds only the start.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	lock, err := acquire(ctx, cfg.Dir, false)
-	if err != nil {
+	s := &Server{}
+	var err error
+	if s.lock, err = acquire(ctx, cfg.Dir, false); err != nil {
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
-	s := &Server{lock: lock}
 	if s.cluster, err = prepare(ctx, cfg); err == nil {
-		s.proc, s.port, err = s.cluster.start(ctx, 0, false)
+		err = s.start(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), lock.release())
+		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), s.stop(ctx))
 	}
 	return s, nil
 }
@@ -98,29 +101,43 @@ func (s *Server) Restart(ctx context.Context) error {
 	if err := s.stop(ctx); err != nil {
 		return err
 	}
-	lock, err := acquire(ctx, s.cluster.dir, false)
-	if err != nil {
+	var err error
+	if s.lock, err = acquire(ctx, s.cluster.dir, false); err != nil {
 		return fmt.Errorf("restart PostgreSQL: %w", err)
 	}
-	proc, _, err := s.cluster.start(ctx, s.port, false)
-	if err != nil {
-		return errors.Join(fmt.Errorf("restart PostgreSQL: %w", err), lock.release())
+	if err := s.start(ctx); err != nil {
+		return errors.Join(fmt.Errorf("restart PostgreSQL: %w", err), s.stop(ctx))
 	}
-	s.lock, s.proc = lock, proc
 	return nil
 }
 
+// start wants the lock held.
+func (s *Server) start(ctx context.Context) (err error) {
+	if s.cluster.owner != 0 {
+		if s.guard, err = guard(ctx, s.cluster.dir, s.cluster.owner); err != nil {
+			return err
+		}
+	}
+	s.proc, s.port, err = s.cluster.start(ctx, s.port, false)
+	return err
+}
+
 func (s *Server) stop(ctx context.Context) error {
-	var err error
+	var errs []error
 	if s.proc != nil {
-		err = s.proc.stop(ctx)
+		errs = append(errs, s.proc.stop(ctx))
 		s.proc = nil
 	}
+	if s.guard != nil {
+		errs = append(errs, s.guard.Process.Kill())
+		_ = s.guard.Wait() // says that it was killed
+		s.guard = nil
+	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.release())
+		errs = append(errs, s.lock.release())
 		s.lock = nil
 	}
-	if err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop PostgreSQL: %w", err)
 	}
 	return nil

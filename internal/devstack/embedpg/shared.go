@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -16,21 +17,24 @@ type Shared struct {
 	port    int
 }
 
-// Join runs the cluster of cfg.Dir for all processes that join it while the process owner lives: the first starts it,
-// the others find it. When the owner has ended, however that happens, a guard stops the server and removes the cluster.
-func Join(ctx context.Context, cfg Config, owner int) (*Shared, error) {
+// Join runs the cluster of cfg.Dir for all processes that join it until cfg.Owner has ended: the first starts it, the
+// others find it.
+func Join(ctx context.Context, cfg Config) (*Shared, error) {
+	if cfg.Owner == 0 {
+		return nil, errors.New("join PostgreSQL: nobody would end it")
+	}
 	lock, err := acquire(ctx, cfg.Dir, true)
 	if err != nil {
 		return nil, fmt.Errorf("join PostgreSQL: %w", err)
 	}
-	s, err := join(ctx, cfg, owner)
+	s, err := join(ctx, cfg)
 	if err = errors.Join(err, lock.release()); err != nil {
 		return nil, fmt.Errorf("join PostgreSQL: %w", err)
 	}
 	return s, nil
 }
 
-func join(ctx context.Context, cfg Config, owner int) (*Shared, error) {
+func join(ctx context.Context, cfg Config) (*Shared, error) {
 	home, _, err := readPointer(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -43,7 +47,11 @@ func join(ctx context.Context, cfg Config, owner int) (*Shared, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := guard(ctx, dir, owner); err != nil { // first, so that nothing is left of a start that is cut short
+	guard, err := guard(ctx, dir, cfg.Owner) // first, so that nothing is left of a start that is cut short
+	if err != nil {
+		return nil, err
+	}
+	if err := guard.Process.Release(); err != nil {
 		return nil, err
 	}
 	c, err := prepare(ctx, cfg)
@@ -68,12 +76,12 @@ func (s *Shared) Keep() (file string, err error) {
 var guardScript string
 
 // guard starts the process that clears a cluster away after its owner.
-func guard(ctx context.Context, dir string, owner int) error {
+func guard(ctx context.Context, dir string, owner int) (*exec.Cmd, error) {
 	cmd := account{}.command(context.WithoutCancel(ctx), "/", "/bin/sh", "-c", guardScript, "fdc-postgres-guard", dir, strconv.Itoa(owner))
 	cmd.Cancel = nil
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C in the terminal is not for it
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("guard %s: %w", dir, err)
+		return nil, fmt.Errorf("guard %s: %w", dir, err)
 	}
-	return cmd.Process.Release()
+	return cmd, nil
 }
