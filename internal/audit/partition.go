@@ -1,0 +1,142 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"fdc/events"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+)
+
+// MonthsAhead is how many months after the current one have their partition made in advance.
+const MonthsAhead = 4
+
+// firstMonth is where the log begins. No event of this system is older.
+var firstMonth = month{time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC)}
+
+// maxMonthsAhead is how far from now an event may lie in the future and still get a partition.
+const maxMonthsAhead = 13
+
+// source is who makes partitions, in their events, whichever process it is.
+const source = "/fdc/audit-archiver"
+
+// makingLock serialises the making of partitions among all processes; any number that nothing else in the database uses.
+const makingLock = 0x0fdc_a0d1
+
+// lockWait bounds the wait for a lock, so that a partition in the making never queues in front of the writers.
+const lockWait = 3 * time.Second
+
+// DB is a pool or a connection.
+type DB interface {
+	postgres.Querier
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+// Partition is a month of the log. Rows is an estimate.
+type Partition struct {
+	Month string `json:"month"` // YYYY-MM
+	State string `json:"state"` // one of the States
+	Rows  int64  `json:"rows"`
+	Bytes int64  `json:"bytes"` // with its indexes
+}
+
+// States of a partition.
+const (
+	StateAttached  = "attached"
+	StateDetaching = "detaching" // left half-way by a detach that was interrupted
+	StateDetached  = "detached"
+)
+
+// Partitions lists the months that the database holds, oldest first.
+func Partitions(ctx context.Context, q postgres.Querier) ([]Partition, error) {
+	list, err := listPartitions(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("list audit partitions: %w", err)
+	}
+	return list, nil
+}
+
+// EnsurePartitions makes the partitions that are missing of the month of now and as many months ahead, and returns the
+// new ones (YYYY-MM). It may run in several processes at once: each partition is made, and told as
+// audit.partition_created, once.
+func EnsurePartitions(ctx context.Context, db DB, now time.Time, aheadMonths int) (created []string, err error) {
+	list, err := Partitions(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	attached := attachedMonths(list)
+	current := monthOf(now)
+	for n := range aheadMonths + 1 {
+		m := current.add(n)
+		if attached[m.String()] {
+			continue
+		}
+		made, err := ensureMonth(ctx, db, m)
+		if err != nil {
+			return created, err
+		}
+		if made {
+			created = append(created, m.String())
+		}
+	}
+	return created, nil
+}
+
+// monthsAhead counts the months after the current one that have their partition, up to the first gap; -1 when even the
+// current one has none.
+func monthsAhead(list []Partition, now time.Time) int {
+	attached := attachedMonths(list)
+	current := monthOf(now)
+	n := 0
+	for attached[current.add(n).String()] {
+		n++
+	}
+	return n - 1
+}
+
+func attachedMonths(list []Partition) map[string]bool {
+	attached := make(map[string]bool, len(list))
+	for _, p := range list {
+		attached[p.Month] = p.State == StateAttached
+	}
+	return attached
+}
+
+// errDetached says that a month's table exists outside the log.
+var errDetached = errors.New("the partition is detached")
+
+// ensureMonth makes the month's partition and states the fact, in one transaction. It reports false when it was there.
+//
+// CREATE TABLE … PARTITION OF would lock the log against readers and writers alike, and behind a long export everybody
+// would queue. A table made apart and attached takes only SHARE UPDATE EXCLUSIVE on the log, which disturbs neither; it
+// is empty, so attaching scans nothing.
+func ensureMonth(ctx context.Context, db DB, m month) (made bool, err error) {
+	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+		if err := lockMaking(ctx, tx); err != nil {
+			return err
+		}
+		switch state, err := stateOf(ctx, tx, m); {
+		case err != nil:
+			return err
+		case state == StateAttached:
+			return nil
+		case state != "":
+			return fmt.Errorf("%w (%s)", errDetached, state)
+		}
+		if err := createPartition(ctx, tx, m); err != nil {
+			return err
+		}
+		made = true
+		meta := events.Meta{Source: source, ActorID: events.SystemActor}
+		return outbox.Append(ctx, tx, events.New(meta, "", events.AuditPartitionCreated{Month: m.String()}))
+	})
+	if err != nil {
+		return false, fmt.Errorf("make audit partition %s: %w", m, err)
+	}
+	return made, nil
+}

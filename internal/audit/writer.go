@@ -1,0 +1,174 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/worker"
+)
+
+// Writer turns events into rows. It takes events of the months from 2020-01 to 13 months from now; one outside is no
+// event of this system but a broken clock.
+type Writer struct {
+	pool *pgxpool.Pool
+	log  zerolog.Logger
+	now  func() time.Time
+
+	rows     *prometheus.CounterVec
+	rejected prometheus.Counter
+}
+
+// NewWriter returns a writer for the worker's batch mode.
+func NewWriter(pool *pgxpool.Pool, log zerolog.Logger, metrics prometheus.Registerer) *Writer {
+	w := &Writer{
+		pool: pool, log: log.With().Str("component", "audit").Logger(), now: time.Now,
+		rows: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "audit_rows_total", Help: "Events by how their row got there: copy, insert, or known already.",
+		}, []string{"how"}),
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "audit_rejected_total", Help: "Events that can have no row.",
+		}),
+	}
+	metrics.MustRegister(w.rows, w.rejected)
+	return w
+}
+
+// entry is a row and the delivery that it answers.
+type entry struct {
+	row      row
+	delivery *worker.Delivery
+}
+
+// HandleBatch writes one row per event and returns after the commit. Events that can have no row fail alone.
+func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) error {
+	entries := make([]entry, 0, len(batch))
+	latest := monthOf(w.now()).add(maxMonthsAhead)
+	for _, d := range batch {
+		d.Fail(nil) // the worker repeats a batch that it held
+		r, err := rowOf(d.Event)
+		if err != nil {
+			w.reject(d, err)
+			continue
+		}
+		if m := monthOf(r.occurredAt); m.before(firstMonth) || latest.before(m) {
+			w.reject(d, fmt.Errorf("event time %s is out of the audit log's range, %s to %s",
+				r.occurredAt.Format(time.RFC3339), firstMonth, latest))
+			continue
+		}
+		entries = append(entries, entry{r, d})
+	}
+	return w.write(ctx, entries)
+}
+
+// reject sets one event aside for good.
+func (w *Writer) reject(d *worker.Delivery, err error) {
+	w.rejected.Inc()
+	d.Fail(worker.Discard(err))
+}
+
+// write stores the entries, or fails those that can't be stored. Its own error is never an event's fault.
+func (w *Writer) write(ctx context.Context, entries []entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	err := w.store(ctx, entries)
+	if isPartitionMissing(err) {
+		if entries, err = w.makeMonths(ctx, entries); err != nil || len(entries) == 0 {
+			return held(err)
+		}
+		err = w.store(ctx, entries)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case !isRowsFault(err), isPartitionMissing(err): // gone again: an archive is under way
+		return held(err)
+	case len(entries) == 1:
+		w.reject(entries[0].delivery, err)
+		return nil
+	}
+	// One of them is refused: each half on its own, down to the culprit.
+	half := len(entries) / 2
+	if err := w.write(ctx, entries[:half]); err != nil {
+		return err
+	}
+	return w.write(ctx, entries[half:])
+}
+
+// store writes all entries or none: by COPY, and when some are there already, the rest of them by INSERT.
+func (w *Writer) store(ctx context.Context, entries []entry) error {
+	rows := make([]row, len(entries))
+	for i := range entries {
+		rows[i] = entries[i].row
+	}
+	err := copyRows(ctx, w.pool, rows)
+	if err == nil {
+		w.rows.WithLabelValues("copy").Add(float64(len(rows)))
+		return nil
+	}
+	if !postgres.IsState(err, postgres.UniqueViolation) {
+		return err
+	}
+	inserted, err := insertRows(ctx, w.pool, rows)
+	if err != nil {
+		return err
+	}
+	w.rows.WithLabelValues("insert").Add(float64(inserted))
+	w.rows.WithLabelValues("known").Add(float64(int64(len(rows)) - inserted))
+	return nil
+}
+
+// makeMonths makes the partitions that the entries need. The entries of a month that is detached fail, to be retried;
+// it returns the others.
+func (w *Writer) makeMonths(ctx context.Context, entries []entry) ([]entry, error) {
+	detached := map[month]error{}
+	seen := map[month]bool{}
+	var rest []entry
+	for _, e := range entries {
+		m := monthOf(e.row.occurredAt)
+		if !seen[m] {
+			seen[m] = true
+			made, err := ensureMonth(ctx, w.pool, m)
+			switch {
+			case errors.Is(err, errDetached):
+				detached[m] = err
+			case err != nil:
+				return nil, err
+			case made:
+				w.log.Warn().Stringer("month", m).Msg("audit partition made by the writer")
+			}
+		}
+		if err := detached[m]; err != nil {
+			e.delivery.Fail(err)
+			continue
+		}
+		rest = append(rest, e)
+	}
+	return rest, nil
+}
+
+// isPartitionMissing reports whether a row met no partition. That is a check violation too, but of no constraint.
+func isPartitionMissing(err error) bool {
+	return postgres.IsState(err, postgres.CheckViolation) && postgres.Constraint(err) == ""
+}
+
+// isRowsFault reports whether Postgres refused a row for what is in it: a data exception or an integrity violation.
+func isRowsFault(err error) bool {
+	pgErr, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
+}
+
+// held marks what is wrong with the database rather than with an event, so that the worker holds on to the batch however
+// long it takes: a read-only or unmigrated database must not fill the dead letters.
+func held(err error) error {
+	return fault.Wrap(err, fault.Unavailable, "audit-log-unavailable", "The audit log can't be written right now.")
+}
