@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -79,6 +80,12 @@ func Open(ctx context.Context, c Config, application string) (*pgxpool.Pool, err
 	// Keyed by description and cached on the client only: works behind a transaction pooler.
 	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	pc.ConnConfig.RuntimeParams["application_name"] = application
+	// A startup parameter would be refused by a pooler; all users of its server connections want the same.
+	limit := fmt.Sprintf("SET statement_timeout = %d", c.QueryTimeout.Milliseconds())
+	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, limit)
+		return err
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open pool: %w", err)
@@ -139,7 +146,12 @@ func Unreachable(err error) bool {
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true
 	}
-	return pgconn.SafeToRetry(err) || errors.Is(err, net.ErrClosed) || pgconn.Timeout(err)
+	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
+		if errors.Is(err, cut) {
+			return true
+		}
+	}
+	return pgconn.SafeToRetry(err) || pgconn.Timeout(err)
 }
 
 // Fault gives err the kind Unavailable when the database is away, and returns it unchanged otherwise.

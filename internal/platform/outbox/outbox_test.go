@@ -1,0 +1,404 @@
+package outbox_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/embedpg"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/pgtest"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+)
+
+const patience = 60 * time.Second
+
+// world is a database with aggregates that writers bump, and a server with the project's streams.
+type world struct {
+	url    string
+	pool   *pgxpool.Pool
+	server *embednats.Server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	outbox *outbox.Outbox
+	ids    []string
+}
+
+const aggregates = 8
+
+func newWorld(t *testing.T, url string, opts ...natstest.Option) *world {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), config(url), "test")
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	_, err = pool.Exec(t.Context(), `CREATE TABLE aggregate (id uuid PRIMARY KEY, version bigint NOT NULL DEFAULT 0)`)
+	require.NoError(t, err)
+	w := &world{url: url, pool: pool, server: natstest.New(t, append(opts, natstest.WithTCP())...)}
+	w.nc = w.connect(t)
+	w.js, err = bus.JetStream(w.nc)
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), w.js, 1))
+	w.outbox = outbox.New(pool, w.nc)
+	for range aggregates {
+		id := events.NewID()
+		_, err := pool.Exec(t.Context(), `INSERT INTO aggregate (id) VALUES ($1)`, id)
+		require.NoError(t, err)
+		w.ids = append(w.ids, id)
+	}
+	return w
+}
+
+func config(url string) postgres.Config {
+	return postgres.Config{URL: url, MaxConns: 6, ConnectTimeout: 5 * time.Second, QueryTimeout: 10 * time.Second}
+}
+
+func (w *world) connect(t *testing.T) *nats.Conn {
+	t.Helper()
+	nc, err := bus.Connect(bus.Config{URL: w.server.URL("provision")}, "provision", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// relay starts a relay on a connection of its own; the returned function ends it and waits.
+func (w *world) relay(t *testing.T, prepare func(*outbox.Relay)) (stop func()) {
+	t.Helper()
+	js, err := bus.JetStream(w.connect(t))
+	require.NoError(t, err)
+	relay := outbox.NewRelay(config(w.url), js, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
+	if prepare != nil {
+		prepare(relay)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- relay.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+var errChangedMind = errors.New("changed my mind")
+
+// fact bumps a random aggregate; now and then the transaction is rolled back after the append.
+func (w *world) fact(ctx context.Context) error {
+	id := w.ids[rand.IntN(len(w.ids))]
+	err := w.outbox.Tx(ctx, func(tx pgx.Tx) error {
+		var version int64
+		err := tx.QueryRow(ctx, `UPDATE aggregate SET version = version + 1 WHERE id = $1 RETURNING version`, id).Scan(&version)
+		if err != nil {
+			return err
+		}
+		if err := outbox.Append(ctx, tx, event(id, version)); err != nil {
+			return err
+		}
+		if rand.IntN(10) == 0 {
+			return errChangedMind
+		}
+		return nil
+	})
+	if errors.Is(err, errChangedMind) {
+		return nil
+	}
+	return err
+}
+
+func event(id string, version int64) events.Event {
+	return events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor, WorkspaceID: id}, id,
+		events.WorkspaceDataUpdated{WorkspaceID: id, Version: version, Changed: []string{"/a"}})
+}
+
+// write commits facts from several writers until each has done n. Writers outlive a database that is away.
+func (w *world) write(t *testing.T, n int) {
+	t.Helper()
+	var writers sync.WaitGroup
+	for range 4 {
+		writers.Go(func() {
+			for range n {
+				for err := w.fact(t.Context()); err != nil; err = w.fact(t.Context()) {
+					if !postgres.Unreachable(err) {
+						t.Errorf("write: %v", err)
+						return
+					}
+				}
+			}
+		})
+	}
+	writers.Wait()
+}
+
+// writing keeps writers busy until the returned function is called.
+func (w *world) writing(t *testing.T) (stop func()) {
+	t.Helper()
+	var writers sync.WaitGroup
+	var done atomic.Bool
+	for range 4 {
+		writers.Go(func() {
+			for !done.Load() {
+				if err := w.fact(t.Context()); err != nil && !postgres.Unreachable(err) {
+					t.Errorf("write: %v", err)
+					return
+				}
+			}
+		})
+	}
+	return func() { done.Store(true); writers.Wait() }
+}
+
+// pending waits until want holds of the number of waiting rows.
+func (w *world) pending(t *testing.T, want func(int64) bool, why string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		stats, err := outbox.ReadStats(t.Context(), w.pool)
+		return err == nil && want(stats.Pending)
+	}, patience, 5*time.Millisecond, why)
+}
+
+// progress waits until n more facts are committed.
+func (w *world) progress(t *testing.T, n int64) {
+	t.Helper()
+	var from int64
+	require.Eventually(t, func() bool {
+		var total int64
+		if err := w.pool.QueryRow(t.Context(), `SELECT sum(version)::bigint FROM aggregate`).Scan(&total); err != nil {
+			return false
+		}
+		if from == 0 {
+			from = total
+		}
+		return total >= from+n
+	}, patience, 5*time.Millisecond, "nothing is committed")
+}
+
+// accounted drains the outbox and holds the stream against the table: every committed version of every aggregate once, in
+// order, and nothing else.
+func (w *world) accounted(t *testing.T) {
+	t.Helper()
+	w.pending(t, func(n int64) bool { return n == 0 }, "the outbox does not drain")
+	stream, err := w.js.Stream(t.Context(), bus.Events)
+	require.NoError(t, err)
+	consumer, err := stream.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
+	require.NoError(t, err)
+	last, ids := map[string]int64{}, map[string]bool{}
+	for range stream.CachedInfo().State.Msgs {
+		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		require.NoError(t, err)
+		e, err := events.Decode(msg.Data())
+		require.NoError(t, err)
+		require.Equal(t, e.NATSSubject(), msg.Subject())
+		require.Equal(t, e.ID, msg.Headers().Get("Nats-Msg-Id"))
+		require.False(t, ids[e.ID], "event %s is there twice", e.ID)
+		ids[e.ID] = true
+		require.Equal(t, last[e.Subject]+1, e.Version(), "aggregate %s", e.Subject)
+		last[e.Subject] = e.Version()
+	}
+	rows, err := w.pool.Query(t.Context(), `SELECT id::text, version FROM aggregate`)
+	require.NoError(t, err)
+	var id string
+	var version, total int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &version}, func() error {
+		if last[id] != version {
+			return fmt.Errorf("aggregate %s: committed %d, in the stream %d", id, version, last[id])
+		}
+		total += version
+		return nil
+	})
+	require.NoError(t, err)
+	require.Positive(t, total)
+	t.Logf("%d facts, each once", total)
+}
+
+func TestEveryFactOnceInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	w.relay(t, nil)
+	w.write(t, 300)
+	w.accounted(t)
+}
+
+// A backlog of several batches and singles keeps its order, and the polled relay needs no nudge for it.
+func TestABacklogDrains(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	w.outbox = outbox.New(w.pool, nil)
+	w.write(t, 650)
+	w.relay(t, nil)
+	w.accounted(t)
+}
+
+// Each relay is stopped after its first publish, before it can delete.
+func TestRelaysKilledBetweenPublishAndDelete(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	stop := w.writing(t)
+	for range 8 {
+		w.pending(t, func(n int64) bool { return n > 0 }, "the writers write nothing")
+		published := make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		relay := w.killable(t)
+		relay.AfterPublish(sync.OnceFunc(func() { cancel(); close(published) }))
+		require.NoError(t, relay.Run(ctx))
+		<-published
+	}
+	stop()
+	w.relay(t, nil)
+	w.accounted(t)
+}
+
+// The same when the stream has forgotten the message ids: only the comparison with its tail tells.
+func TestATakeoverAfterTheDedupeWindow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	stream := bus.Streams(1)[0]
+	stream.Duplicates = 100 * time.Millisecond
+	_, err := w.js.UpdateStream(t.Context(), stream)
+	require.NoError(t, err)
+	w.write(t, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	relay := w.killable(t)
+	relay.AfterPublish(cancel)
+	require.NoError(t, relay.Run(ctx))
+	w.pending(t, func(n int64) bool { return n > 0 }, "the relay deleted what it should have left")
+	// The probe's id is forgotten when it can be stored again; those of the events are older.
+	publish := func() bool {
+		ack, err := w.js.Publish(t.Context(), "evt.probe", nil, jetstream.WithMsgID("probe"))
+		require.NoError(t, err)
+		return !ack.Duplicate
+	}
+	require.True(t, publish())
+	require.Eventually(t, publish, patience, 20*time.Millisecond)
+	s, err := w.js.Stream(t.Context(), bus.Events)
+	require.NoError(t, err)
+	require.NoError(t, s.Purge(t.Context(), jetstream.WithPurgeSubject("evt.probe")))
+	w.relay(t, nil)
+	w.accounted(t)
+}
+
+func (w *world) killable(t *testing.T) *outbox.Relay {
+	t.Helper()
+	js, err := bus.JetStream(w.connect(t))
+	require.NoError(t, err)
+	return outbox.NewRelay(config(w.url), js, zerolog.Nop(), prometheus.NewRegistry())
+}
+
+// Three relays stand by; whoever leads loses its session, again and again.
+func TestTheLeaderIsCutOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	for range 3 {
+		w.relay(t, nil)
+	}
+	stop := w.writing(t)
+	for range 5 {
+		require.Eventually(t, func() bool {
+			var cut int
+			err := w.pool.QueryRow(t.Context(), `
+				SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+				WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).
+				Scan(&cut)
+			return err == nil && cut == 1
+		}, patience, 10*time.Millisecond, "nobody leads")
+	}
+	stop()
+	w.accounted(t)
+}
+
+// A leader that hangs between publish and delete loses its session after some silent seconds. Another takes over, and
+// when the first wakes up it can do no harm.
+func TestAPausedLeader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	w.write(t, 20)
+	paused, resume := make(chan struct{}), make(chan struct{})
+	hang := sync.OnceFunc(func() { close(paused); <-resume })
+	w.relay(t, func(r *outbox.Relay) { r.AfterPublish(hang) })
+	<-paused
+	w.relay(t, nil)
+	w.write(t, 20)
+	w.pending(t, func(n int64) bool { return n == 0 }, "nobody took over from the paused leader")
+	close(resume)
+	w.write(t, 20)
+	w.accounted(t)
+}
+
+func TestNATSIsDownForTenSeconds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	w.relay(t, nil)
+	w.relay(t, nil)
+	stop := w.writing(t)
+	outage := time.NewTimer(10 * time.Second)
+	w.server.Stop()
+	w.pending(t, func(n int64) bool { return n > 100 }, "commits stopped with NATS")
+	<-outage.C
+	require.NoError(t, w.server.Restart(t.Context()))
+	stop()
+	w.accounted(t)
+}
+
+func TestPostgresCrashes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Cluster(t)
+	// The shared settings of test clusters let a crash take back what was committed.
+	url := server.URL(embedpg.Database)
+	separator := "?"
+	if strings.Contains(url, "?") {
+		separator = "&"
+	}
+	w := newWorld(t, url+separator+"options=-c%20synchronous_commit%3Don")
+	w.relay(t, nil)
+	w.relay(t, nil)
+	stop := w.writing(t)
+	for range 3 {
+		require.NoError(t, server.Crash())
+		require.NoError(t, server.Restart(t.Context()))
+		w.progress(t, 100)
+	}
+	stop()
+	w.accounted(t)
+}
+
+// The order of ids is the order of commits only if the aggregate is locked first; a caller that forgot is told.
+func TestAVersionIsAppendedOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	again := func() error {
+		return w.outbox.Tx(t.Context(), func(tx pgx.Tx) error { return outbox.Append(t.Context(), tx, event(w.ids[0], 1)) })
+	}
+	require.NoError(t, again())
+	err := again()
+	require.Error(t, err)
+	require.True(t, postgres.IsState(err, postgres.UniqueViolation), err)
+}
+
+func TestAnEventThatBreaksTheContractIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	err := w.outbox.Tx(t.Context(), func(tx pgx.Tx) error {
+		return outbox.Append(t.Context(), tx, event("not-an-id", 1))
+	})
+	require.Error(t, err)
+	stats, err := outbox.ReadStats(t.Context(), w.pool)
+	require.NoError(t, err)
+	require.Zero(t, stats.Pending)
+}

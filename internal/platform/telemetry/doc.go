@@ -1,0 +1,3 @@
+// Package telemetry makes the logger and, when OTEL_EXPORTER_OTLP_ENDPOINT is set, exports traces (OTLP over HTTP, all
+// further OTEL_* variables as OpenTelemetry defines them).
+package telemetry

@@ -1,0 +1,364 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/worker"
+)
+
+// rig is a provisioned server and a consumer with short times.
+type rig struct {
+	js       jetstream.JetStream
+	stream   jetstream.Stream
+	consumer bus.Consumer
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	nc, err := natstest.New(t).Connect("provision")
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), js, 1))
+	stream, err := js.Stream(t.Context(), bus.Events)
+	require.NoError(t, err)
+	r := &rig{js: js, stream: stream, consumer: bus.Consumer{
+		Name: "probe", Filters: []string{"evt.>"}, AckWait: 300 * time.Millisecond, MaxAckPending: 1000, MaxAttempts: 3,
+	}}
+	_, err = stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
+		Durable: r.consumer.Name, FilterSubjects: r.consumer.Filters, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: r.consumer.AckWait, MaxDeliver: r.consumer.MaxAttempts + 10, MaxAckPending: r.consumer.MaxAckPending,
+	})
+	require.NoError(t, err)
+	return r
+}
+
+// publish puts an event on the stream.
+func (r *rig) publish(t *testing.T) events.Event {
+	t.Helper()
+	workspace := events.NewID()
+	task := events.NewID()
+	e := events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor, WorkspaceID: workspace}, task,
+		events.TaskDeleted{TaskID: task, WorkspaceID: workspace, Version: 2, Origin: "user"})
+	body, err := events.Encode(e)
+	require.NoError(t, err)
+	r.raw(t, e.NATSSubject(), e.ID, body)
+	return e
+}
+
+func (r *rig) raw(t *testing.T, subject, id string, body []byte) {
+	t.Helper()
+	_, err := r.js.PublishMsg(t.Context(), &nats.Msg{Subject: subject, Data: body, Header: nats.Header{
+		"Nats-Msg-Id": {id}, "traceparent": {"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+	}})
+	require.NoError(t, err)
+}
+
+// start runs a worker; the returned function stops it and waits.
+func (r *rig) start(t *testing.T, cfg worker.Config) (stop func()) {
+	t.Helper()
+	cfg.Consumer, cfg.Log, cfg.Metrics = r.consumer, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry()
+	w := worker.New(r.js, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// dead waits for the dead letters to become n and returns them.
+func (r *rig) dead(t *testing.T, n uint64) []*jetstream.RawStreamMsg {
+	t.Helper()
+	stream, err := r.js.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		info, err := stream.Info(t.Context())
+		return err == nil && info.State.Msgs == n
+	}, 10*time.Second, 10*time.Millisecond, "want %d dead letters", n)
+	var messages []*jetstream.RawStreamMsg
+	for sequence := uint64(1); sequence <= n; sequence++ {
+		msg, err := stream.GetMsg(t.Context(), sequence)
+		require.NoError(t, err)
+		messages = append(messages, msg)
+	}
+	return messages
+}
+
+// settled waits until the consumer owes and expects nothing.
+func (r *rig) settled(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		consumer, err := r.stream.Consumer(t.Context(), r.consumer.Name)
+		if err != nil {
+			return false
+		}
+		info := consumer.CachedInfo()
+		return info.NumAckPending == 0 && info.NumPending == 0
+	}, 10*time.Second, 10*time.Millisecond, "the consumer still has work")
+}
+
+// calls counts deliveries per event.
+type calls struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *calls) add(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = make(map[string]int)
+	}
+	c.n[id]++
+	return c.n[id]
+}
+
+func (c *calls) of(id string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[id]
+}
+
+func TestAFailedEventComesAgainUntilItIsHandled(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]func() error{
+		"error": func() error { return errors.New("not yet") },
+		"later": func() error { return worker.RetryAfter(errors.New("not yet"), 10*time.Millisecond) },
+		"panic": func() error { panic("not yet") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			e := r.publish(t)
+			var seen calls
+			r.start(t, worker.Config{Handle: func(_ context.Context, d *worker.Delivery) error {
+				if n := seen.add(d.Event.ID); n < 3 {
+					if d.Attempt != n {
+						t.Errorf("attempt %d is numbered %d", n, d.Attempt)
+					}
+					return failure()
+				}
+				return nil
+			}})
+			require.Eventually(t, func() bool { return seen.of(e.ID) == 3 }, 10*time.Second, 5*time.Millisecond)
+			r.settled(t)
+			require.Empty(t, r.dead(t, 0))
+		})
+	}
+}
+
+func TestAPoisonEventIsSetAsideAndHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	garbage := "evt.task.created.v1." + events.NewID()
+	r.raw(t, garbage, "garbage", []byte(`{"specversion":"1.0"`))
+	exhausted, discarded := r.publish(t), r.publish(t)
+	good := []events.Event{r.publish(t), r.publish(t), r.publish(t)}
+	var seen calls
+	r.start(t, worker.Config{Handle: func(_ context.Context, d *worker.Delivery) error {
+		seen.add(d.Event.ID)
+		switch d.Event.ID {
+		case exhausted.ID:
+			return worker.RetryAfter(errors.New("always fails\nwith a second line"), time.Millisecond)
+		case discarded.ID:
+			return worker.Discard(errors.New("makes no sense"))
+		}
+		return nil
+	}})
+	letters := map[string]*jetstream.RawStreamMsg{}
+	for _, letter := range r.dead(t, 3) {
+		letters[letter.Header.Get("Nats-Msg-Id")] = letter
+	}
+	r.settled(t)
+	for _, e := range good {
+		require.Equal(t, 1, seen.of(e.ID))
+	}
+
+	letter := letters["probe:"+exhausted.ID]
+	require.NotNil(t, letter)
+	require.Equal(t, 3, seen.of(exhausted.ID))
+	require.Equal(t, "dead.probe."+exhausted.NATSSubject(), letter.Subject)
+	require.Equal(t, "probe", letter.Header.Get(worker.HeaderConsumer))
+	require.Equal(t, "always fails", letter.Header.Get(worker.HeaderReason))
+	require.Equal(t, "3", letter.Header.Get(worker.HeaderAttempts))
+	require.Equal(t, "2", letter.Header.Get(worker.HeaderSequence))
+	require.NotEmpty(t, letter.Header.Get("traceparent"), "the original's headers stay")
+	original, err := r.stream.GetMsg(t.Context(), 2)
+	require.NoError(t, err)
+	require.Equal(t, original.Data, letter.Data)
+
+	letter = letters["probe:"+discarded.ID]
+	require.NotNil(t, letter)
+	require.Equal(t, 1, seen.of(discarded.ID))
+	require.Equal(t, "1", letter.Header.Get(worker.HeaderAttempts))
+
+	letter = letters["probe:garbage"]
+	require.NotNil(t, letter)
+	require.True(t, strings.HasPrefix(letter.Header.Get(worker.HeaderReason), "decode: "), letter.Header.Get(worker.HeaderReason))
+}
+
+// An event that takes the process down leaves no answer. It is delivered MaxAttempts times and then set aside unhandled.
+func TestACrashLoopEnds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := r.publish(t)
+	consumer, err := r.stream.Consumer(t.Context(), r.consumer.Name)
+	require.NoError(t, err)
+	for range r.consumer.MaxAttempts {
+		msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second)) // and no answer
+		require.NoError(t, err)
+		require.Equal(t, e.NATSSubject(), msg.Subject())
+	}
+	r.start(t, worker.Config{Handle: func(context.Context, *worker.Delivery) error {
+		t.Error("handled once more")
+		return nil
+	}})
+	letter := r.dead(t, 1)[0]
+	require.Equal(t, "3 deliveries ended without an answer", letter.Header.Get(worker.HeaderReason))
+	r.settled(t)
+}
+
+// While a dependency is away, the event waits: longer than AckWait, more often than MaxAttempts, on one delivery.
+func TestAnOutageUsesUpNoAttempts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := r.publish(t)
+	var seen calls
+	r.start(t, worker.Config{Handle: func(_ context.Context, d *worker.Delivery) error {
+		if d.Attempt != 1 {
+			t.Errorf("delivered again, attempt %d", d.Attempt)
+		}
+		if seen.add(d.Event.ID) <= r.consumer.MaxAttempts+1 {
+			return fault.New(fault.Unavailable, "database-unavailable", "away")
+		}
+		return nil
+	}})
+	require.Eventually(t, func() bool { return seen.of(e.ID) == r.consumer.MaxAttempts+2 }, 20*time.Second, 5*time.Millisecond)
+	r.settled(t)
+	require.Empty(t, r.dead(t, 0))
+}
+
+func TestASlowEventDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	slow := r.publish(t)
+	fast := []events.Event{r.publish(t), r.publish(t), r.publish(t), r.publish(t)}
+	release := make(chan struct{})
+	var seen calls
+	r.start(t, worker.Config{Concurrency: 2, Handle: func(_ context.Context, d *worker.Delivery) error {
+		if d.Event.ID == slow.ID {
+			<-release
+		}
+		seen.add(d.Event.ID)
+		return nil
+	}})
+	for _, e := range fast {
+		require.Eventually(t, func() bool { return seen.of(e.ID) == 1 }, 10*time.Second, 5*time.Millisecond)
+	}
+	require.Zero(t, seen.of(slow.ID))
+	close(release)
+	r.settled(t)
+	require.Equal(t, 1, seen.of(slow.ID), "it was slower than AckWait and is still delivered once")
+}
+
+func TestStopFinishesWhatIsInHand(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := r.publish(t)
+	entered, release := make(chan struct{}), make(chan struct{})
+	var handled atomic.Int32
+	stop := r.start(t, worker.Config{Handle: func(ctx context.Context, _ *worker.Delivery) error {
+		close(entered)
+		<-release
+		if ctx.Err() != nil {
+			t.Error("work in hand was cancelled")
+		}
+		handled.Add(1)
+		return nil
+	}})
+	<-entered
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	select {
+	case <-stopped:
+		t.Fatal("stopped before the handler had ended")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	<-stopped
+	require.EqualValues(t, 1, handled.Load(), e.ID)
+	r.settled(t)
+}
+
+func TestABatchSucceedsButForWhatItFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var published []events.Event
+	for range 25 {
+		published = append(published, r.publish(t))
+	}
+	bad := published[7]
+	var seen calls
+	var largest atomic.Int32
+	r.start(t, worker.Config{BatchSize: 10, HandleBatch: func(_ context.Context, batch []*worker.Delivery) error {
+		largest.Store(max(largest.Load(), int32(len(batch)))) //nolint:gosec // at most ten
+		for _, d := range batch {
+			seen.add(d.Event.ID)
+			if d.Event.ID == bad.ID {
+				d.Fail(worker.Discard(errors.New("bad row")))
+			}
+		}
+		return nil
+	}})
+	letter := r.dead(t, 1)[0]
+	require.Equal(t, "probe:"+bad.ID, letter.Header.Get("Nats-Msg-Id"))
+	r.settled(t)
+	for _, e := range published {
+		require.Equal(t, 1, seen.of(e.ID))
+	}
+	require.LessOrEqual(t, largest.Load(), int32(10))
+}
+
+// Requeued after its dead letter was removed, the event fails again under the same message id: it must be set aside anew,
+// not dropped as a duplicate.
+func TestADeadLetterThatFailsAgainIsKept(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	e := r.publish(t)
+	fail := worker.Config{Handle: func(context.Context, *worker.Delivery) error { return worker.Discard(errors.New("no")) }}
+	stop := r.start(t, fail)
+	r.dead(t, 1)
+	stop()
+	dead, err := r.js.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	require.NoError(t, dead.DeleteMsg(t.Context(), 1))
+	_, err = r.stream.ResetConsumerToSequence(t.Context(), r.consumer.Name, 1)
+	require.NoError(t, err)
+	r.start(t, fail)
+	require.Eventually(t, func() bool {
+		msg, err := dead.GetMsg(t.Context(), 2)
+		return err == nil && msg.Header.Get("Nats-Msg-Id") == "probe:"+e.ID
+	}, 30*time.Second, 20*time.Millisecond)
+	r.settled(t)
+}
