@@ -34,7 +34,7 @@ type AuditExported struct {
 	From   time.Time `json:"from,omitzero" rule:"time"  doc:"The first moment asked for."`
 	To     time.Time `json:"to,omitzero"   rule:"time"  doc:"The moment asked to stop before."`
 	Rows   int64     `json:"rows"          rule:"count" doc:"How many rows went out."`
-	Format string    `json:"format"        rule:"word"  doc:"In which form."                   values:"ndjson|csv"`
+	Format string    `json:"format"        rule:"word"  values:"ndjson|csv" doc:"In which form."`
 }
 
 func (p AuditExported) key() key { return key{} }

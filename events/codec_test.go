@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,17 +22,20 @@ var update = flag.Bool("update", false, "add the golden files that are missing; 
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	golden := make(map[string]bool)
+	testdata, err := os.OpenRoot("testdata")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, testdata.Close()) })
 	for _, ev := range examples {
-		path := filepath.Join("testdata", ev.Type+".json")
-		golden[path] = true
+		file := ev.Type + ".json"
+		golden[file] = true
 		t.Run(ev.Type, func(t *testing.T) {
 			t.Parallel()
 			encoded, err := events.Encode(ev)
 			require.NoError(t, err)
 			if *update {
-				addFile(t, path, append(bytes.Clone(encoded), '\n'))
+				addFile(t, testdata, file, append(bytes.Clone(encoded), '\n'))
 			}
-			want, err := os.ReadFile(path)
+			want, err := testdata.ReadFile(file)
 			require.NoError(t, err, "go test ./events -update adds it")
 			require.Equal(t, string(want), string(encoded)+"\n")
 			decoded, err := events.Decode(want)
@@ -40,16 +43,16 @@ func TestGolden(t *testing.T) {
 			require.Equal(t, ev, decoded)
 		})
 	}
-	files, err := filepath.Glob("testdata/*.json")
+	files, err := fs.Glob(testdata.FS(), "*.json")
 	require.NoError(t, err)
-	for _, path := range files {
-		require.True(t, golden[path], "%s belongs to no type: types are never removed", path)
+	for _, file := range files {
+		require.True(t, golden[file], "%s belongs to no type: types are never removed", file)
 	}
 }
 
-func addFile(t *testing.T, path string, content []byte) {
+func addFile(t *testing.T, dir *os.Root, file string, content []byte) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := dir.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if os.IsExist(err) {
 		return
 	}
@@ -91,17 +94,17 @@ func addMany(data map[string]any, n int) {
 }
 
 // mutate encodes an event, lets change work on it as plain JSON, and encodes that with other white space and order.
-func mutate(t testing.TB, ev events.Event, change func(event, data map[string]any)) []byte {
-	t.Helper()
+func mutate(tb testing.TB, ev events.Event, change func(event, data map[string]any)) []byte {
+	tb.Helper()
 	b, err := events.Encode(ev)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	var tree map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(b))
 	decoder.UseNumber()
-	require.NoError(t, decoder.Decode(&tree))
+	require.NoError(tb, decoder.Decode(&tree))
 	change(tree, tree["data"].(map[string]any))
 	b, err = json.MarshalIndent(tree, " ", "\t")
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	return b
 }
 

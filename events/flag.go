@@ -11,8 +11,8 @@ const (
 
 // FlagChanged is the data of flag.changed. It stands alone; its subject is the flag.
 type FlagChanged struct {
-	Name      string    `json:"name"               rule:"word" doc:"The flag."                        values:"session_cache|workspace_cache|ai_cache|sync_async"`
-	Value     string    `json:"value"              rule:"enum" doc:"What it is now; cleared is back to its default." values:"on|off|cleared"`
+	Name      string    `json:"name"               rule:"word" values:"session_cache|workspace_cache|ai_cache|sync_async" doc:"The flag."`
+	Value     string    `json:"value"              rule:"enum" values:"on|off|cleared" doc:"What it is now; cleared is back to its default."`
 	Reason    string    `json:"reason,omitempty"   rule:"text" doc:"Why, in the operator's words."`
 	ExpiresAt time.Time `json:"expiresAt,omitzero" rule:"time" doc:"When it clears itself."`
 }

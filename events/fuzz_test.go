@@ -2,8 +2,8 @@ package events_test
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,11 +13,12 @@ import (
 
 // FuzzDecode: what decodes can be encoded, means the same afterwards, and is what any other JSON reader sees.
 func FuzzDecode(f *testing.F) {
-	files, err := filepath.Glob("testdata/*.json")
+	golden := os.DirFS("testdata")
+	files, err := fs.Glob(golden, "*.json")
 	require.NoError(f, err)
 	require.NotEmpty(f, files)
-	for _, path := range files {
-		b, err := os.ReadFile(path)
+	for _, file := range files {
+		b, err := fs.ReadFile(golden, file)
 		require.NoError(f, err)
 		f.Add(b)
 	}

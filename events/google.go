@@ -13,7 +13,7 @@ func (p GoogleConnected) key() key { return googleKey(p.UserID, p.Version) }
 type GoogleDisconnected struct {
 	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
 	Version int64  `json:"version" rule:"version" doc:"The connection's version after the fact."`
-	Reason  string `json:"reason"  rule:"word"    doc:"Why."                                     values:"user|account_disabled"`
+	Reason  string `json:"reason"  rule:"word"    values:"user|account_disabled" doc:"Why."`
 }
 
 func (p GoogleDisconnected) key() key { return googleKey(p.UserID, p.Version) }
@@ -22,7 +22,7 @@ func (p GoogleDisconnected) key() key { return googleKey(p.UserID, p.Version) }
 type GoogleReauthRequired struct {
 	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
 	Version int64  `json:"version" rule:"version" doc:"The connection's version after the fact."`
-	Reason  string `json:"reason"  rule:"word"    doc:"What Google said."                        values:"invalid_grant|invalid_token|insufficient_scope"`
+	Reason  string `json:"reason"  rule:"word"    values:"invalid_grant|invalid_token|insufficient_scope" doc:"What Google said."`
 }
 
 func (p GoogleReauthRequired) key() key { return googleKey(p.UserID, p.Version) }

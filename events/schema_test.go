@@ -18,7 +18,11 @@ func TestSchemasAgreeWithTheDecoder(t *testing.T) {
 	t.Parallel()
 	replacements := []any{
 		nil, true, false, -1, 0, 1, 1.5, "", "x", "X", "a b", "alice@example.com", "*", "system", "on", "a***@example.com", "2026-02",
-		exampleUser, exampleDigest, "2026-03-01T09:30:15Z", "/fdc/api", []any{}, []any{"x"}, []any{1}, map[string]any{},
+		exampleUser, exampleDigest, "2026-03-01T09:30:15Z", "/fdc/api",
+		[]any{},
+		[]any{"x"},
+		[]any{1},
+		map[string]any{},
 	}
 	for _, ev := range examples {
 		t.Run(ev.Type, func(t *testing.T) {

@@ -12,10 +12,10 @@ const (
 
 // SessionCreated is the data of session.created.
 type SessionCreated struct {
-	SessionID string `json:"sessionId" rule:"id"                                doc:"The session (never its token)."`
-	UserID    string `json:"userId"    rule:"id"                                doc:"Whose it is."`
-	Version   int64  `json:"version"   rule:"version"                           doc:"The session's version after the fact."`
-	Method    string `json:"method"    rule:"word" values:"google"              doc:"How the user proved who they are."`
+	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
+	UserID    string `json:"userId"    rule:"id"      doc:"Whose it is."`
+	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
+	Method    string `json:"method"    rule:"word"    values:"google" doc:"How the user proved who they are."`
 }
 
 func (p SessionCreated) key() key {
@@ -27,7 +27,7 @@ type SessionRevoked struct {
 	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
 	UserID    string `json:"userId"    rule:"id"      doc:"Whose it was."`
 	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
-	Reason    string `json:"reason"    rule:"word"    doc:"Why it ended."                          values:"logout|revoked|revoked_others|role_change|expired|disabled"`
+	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled" doc:"Why it ended."`
 }
 
 func (p SessionRevoked) key() key {

@@ -23,9 +23,9 @@ type SyncRequested struct {
 	JobID   string `json:"jobId"   rule:"id"      doc:"The job."`
 	UserID  string `json:"userId"  rule:"id"      doc:"Whose Google account."`
 	Version int64  `json:"version" rule:"version" doc:"The job's version after the fact."`
-	Type    string `json:"type"    rule:"enum"    doc:"What it covers."                        values:"tasks|calendar|full"`
-	Mode    string `json:"mode"    rule:"enum"    doc:"Only what changed, or all anew."        values:"incremental|resync"`
-	Trigger string `json:"trigger" rule:"word"    doc:"Who asked."                             values:"user|schedule|webhook|connect"`
+	Type    string `json:"type"    rule:"enum"    values:"tasks|calendar|full" doc:"What it covers."`
+	Mode    string `json:"mode"    rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
+	Trigger string `json:"trigger" rule:"word"    values:"user|schedule|webhook|connect" doc:"Who asked."`
 }
 
 func (p SyncRequested) key() key { return syncKey(p.JobID, p.UserID, p.Version) }
@@ -35,8 +35,8 @@ type SyncStarted struct {
 	JobID   string `json:"jobId"   rule:"id"      doc:"The job."`
 	UserID  string `json:"userId"  rule:"id"      doc:"Whose Google account."`
 	Version int64  `json:"version" rule:"version" doc:"The job's version after the fact."`
-	Type    string `json:"type"    rule:"enum"    doc:"What it covers."                        values:"tasks|calendar|full"`
-	Mode    string `json:"mode"    rule:"enum"    doc:"Only what changed, or all anew."        values:"incremental|resync"`
+	Type    string `json:"type"    rule:"enum"    values:"tasks|calendar|full" doc:"What it covers."`
+	Mode    string `json:"mode"    rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
 	Attempt int64  `json:"attempt" rule:"count"   doc:"Which attempt this is, from 1."`
 }
 
@@ -47,8 +47,8 @@ type SyncCompleted struct {
 	JobID    string     `json:"jobId"    rule:"id"      doc:"The job."`
 	UserID   string     `json:"userId"   rule:"id"      doc:"Whose Google account."`
 	Version  int64      `json:"version"  rule:"version" doc:"The job's version after the fact."`
-	Type     string     `json:"type"     rule:"enum"    doc:"What it covered."                       values:"tasks|calendar|full"`
-	Mode     string     `json:"mode"     rule:"enum"    doc:"Only what changed, or all anew."        values:"incremental|resync"`
+	Type     string     `json:"type"     rule:"enum"    values:"tasks|calendar|full" doc:"What it covered."`
+	Mode     string     `json:"mode"     rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
 	Tasks    SyncCounts `json:"tasks"    rule:"object"  doc:"What happened to tasks."`
 	Calendar SyncCounts `json:"calendar" rule:"object"  doc:"What happened to calendar events."`
 	APICalls int64      `json:"apiCalls" rule:"count"   doc:"Requests to Google."`
@@ -72,10 +72,10 @@ type SyncFailed struct {
 	JobID     string `json:"jobId"     rule:"id"      doc:"The job."`
 	UserID    string `json:"userId"    rule:"id"      doc:"Whose Google account."`
 	Version   int64  `json:"version"   rule:"version" doc:"The job's version after the fact."`
-	Type      string `json:"type"      rule:"enum"    doc:"What it covered."                              values:"tasks|calendar|full"`
-	Mode      string `json:"mode"      rule:"enum"    doc:"Only what changed, or all anew."               values:"incremental|resync"`
+	Type      string `json:"type"      rule:"enum"    values:"tasks|calendar|full" doc:"What it covered."`
+	Mode      string `json:"mode"      rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
 	Attempt   int64  `json:"attempt"   rule:"count"   doc:"How many attempts were made."`
-	Code      string `json:"code"      rule:"word"    doc:"What went wrong, as in the job's error.code."  values:"reauth_required|rate_limited|google_unavailable|timeout|internal"`
+	Code      string `json:"code"      rule:"word"    values:"reauth_required|rate_limited|google_unavailable|timeout|internal" doc:"What went wrong, as in the job's error.code."`
 	Retryable bool   `json:"retryable" rule:"bool"    doc:"Whether asking again may help."`
 }
 
@@ -95,7 +95,7 @@ func (p SyncCancelled) key() key { return syncKey(p.JobID, p.UserID, p.Version) 
 type SyncProgress struct {
 	JobID  string `json:"jobId"  rule:"id"    doc:"The job."`
 	UserID string `json:"userId" rule:"id"    doc:"Whose Google account."`
-	Phase  string `json:"phase"  rule:"word"  doc:"What it is doing."           values:"tasks|calendar|push"`
+	Phase  string `json:"phase"  rule:"word"  values:"tasks|calendar|push" doc:"What it is doing."`
 	Done   int64  `json:"done"   rule:"count" doc:"Items handled in the phase."`
 	Total  int64  `json:"total"  rule:"count" doc:"Items known in the phase; 0 while unknown."`
 }

@@ -11,7 +11,7 @@ type TaskCreated struct {
 	TaskID      string `json:"taskId"           rule:"id"      doc:"The task."`
 	WorkspaceID string `json:"workspaceId"      rule:"id"      doc:"Its workspace."`
 	Version     int64  `json:"version"          rule:"version" doc:"The task's version after the fact."`
-	Origin      string `json:"origin,omitempty" rule:"word"    doc:"Who made it: a user of FDC, or a sync found it at Google." values:"user|google"`
+	Origin      string `json:"origin,omitempty" rule:"word"    values:"user|google" doc:"Who made it: a user of FDC, or a sync found it at Google."`
 }
 
 func (p TaskCreated) key() key { return taskKey(p.TaskID, p.WorkspaceID, p.Version) }
@@ -22,7 +22,7 @@ type TaskUpdated struct {
 	WorkspaceID string   `json:"workspaceId"      rule:"id"      doc:"Its workspace."`
 	Version     int64    `json:"version"          rule:"version" doc:"The task's version after the fact."`
 	Changed     []string `json:"changed"          rule:"paths"   doc:"The names of the fields that changed; * when too many did."`
-	Origin      string   `json:"origin,omitempty" rule:"word"    doc:"Who changed it: a user of FDC, or a sync found the change at Google." values:"user|google"`
+	Origin      string   `json:"origin,omitempty" rule:"word"    values:"user|google" doc:"Who changed it: a user of FDC, or a sync found the change at Google."`
 }
 
 func (p TaskUpdated) key() key { return taskKey(p.TaskID, p.WorkspaceID, p.Version) }
@@ -32,7 +32,7 @@ type TaskDeleted struct {
 	TaskID      string `json:"taskId"           rule:"id"      doc:"The task."`
 	WorkspaceID string `json:"workspaceId"      rule:"id"      doc:"Its workspace."`
 	Version     int64  `json:"version"          rule:"version" doc:"The task's version after the fact."`
-	Origin      string `json:"origin,omitempty" rule:"word"    doc:"Who deleted it: a user of FDC, or a sync found it deleted at Google." values:"user|google"`
+	Origin      string `json:"origin,omitempty" rule:"word"    values:"user|google" doc:"Who deleted it: a user of FDC, or a sync found it deleted at Google."`
 }
 
 func (p TaskDeleted) key() key { return taskKey(p.TaskID, p.WorkspaceID, p.Version) }

@@ -21,8 +21,8 @@ func (p UserCreated) key() key {
 type UserRoleChanged struct {
 	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
 	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
-	From    string `json:"from"    rule:"enum"    doc:"The system role before."            values:"SA|USER"`
-	To      string `json:"to"      rule:"enum"    doc:"The system role since."             values:"SA|USER"`
+	From    string `json:"from"    rule:"enum"    values:"SA|USER" doc:"The system role before."`
+	To      string `json:"to"      rule:"enum"    values:"SA|USER" doc:"The system role since."`
 }
 
 func (p UserRoleChanged) key() key {

@@ -25,8 +25,8 @@ type WorkspaceMemberAdded struct {
 	WorkspaceID string `json:"workspaceId"     rule:"id"      doc:"The workspace."`
 	Version     int64  `json:"version"         rule:"version" doc:"The workspace's version after the fact."`
 	UserID      string `json:"userId"          rule:"id"      doc:"The member."`
-	Role        string `json:"role"            rule:"enum"    doc:"The member's role."                                       values:"OWNER|ADMIN|MEMBER"`
-	Status      string `json:"status"          rule:"enum"    doc:"Invited until the first sign-in, which is told as a new member_added with active." values:"active|invited"`
+	Role        string `json:"role"            rule:"enum"    values:"OWNER|ADMIN|MEMBER" doc:"The member's role."`
+	Status      string `json:"status"          rule:"enum"    values:"active|invited" doc:"Invited until the first sign-in, which is told as a new member_added with active."`
 	Email       string `json:"email,omitempty" rule:"email"   doc:"The invited address, masked."`
 }
 
@@ -37,8 +37,8 @@ type WorkspaceMemberRoleChanged struct {
 	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
 	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
 	UserID      string `json:"userId"      rule:"id"      doc:"The member."`
-	From        string `json:"from"        rule:"enum"    doc:"The role before."                        values:"OWNER|ADMIN|MEMBER"`
-	To          string `json:"to"          rule:"enum"    doc:"The role since."                         values:"OWNER|ADMIN|MEMBER"`
+	From        string `json:"from"        rule:"enum"    values:"OWNER|ADMIN|MEMBER" doc:"The role before."`
+	To          string `json:"to"          rule:"enum"    values:"OWNER|ADMIN|MEMBER" doc:"The role since."`
 }
 
 func (p WorkspaceMemberRoleChanged) key() key {
@@ -50,7 +50,7 @@ type WorkspaceMemberRemoved struct {
 	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
 	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
 	UserID      string `json:"userId"      rule:"id"      doc:"Who is a member no longer."`
-	Reason      string `json:"reason"      rule:"word"    doc:"Whose doing it was."                     values:"removed|left"`
+	Reason      string `json:"reason"      rule:"word"    values:"removed|left" doc:"Whose doing it was."`
 }
 
 func (p WorkspaceMemberRemoved) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
