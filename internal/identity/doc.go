@@ -1,0 +1,25 @@
+// Package identity knows who is asking: users, their sign-in with Google, and their sessions.
+//
+// # Guarantees
+//
+//   - A person is known by the account id that Google gives, never by the address. The first sign-in makes the user and
+//     an own workspace in one transaction; the same person signing in twice at the same moment for the first time is one
+//     user with one workspace and two sessions.
+//   - An invitation is kept for whoever proves the address: a first sign-in with a verified address that was invited
+//     takes over that users row, and the memberships become active. Only addresses that Google has verified count.
+//   - A token has 256 random bits and is stored as its SHA-256 only; it leaves SignIn once, as a seal.Secret.
+//   - A session ends 7 days after the sign-in, 24 hours after it was last seen, when it is revoked, or when its user is
+//     disabled. Authenticate looks at the row each time, so an end is effective at once, everywhere.
+//   - Every fact and its event commit together. Ending what has ended already changes and tells nothing.
+//
+// # Refusals
+//
+// SignIn refuses with fault.Forbidden, and records auth.login_failed for it: an address that isn't verified
+// (email-unverified), a disabled user (account-disabled), an address that is another person's (email-taken). What fails
+// before there is a profile (consent, state, code) the caller records with LoginFailed.
+//
+// # Failure modes
+//
+// Postgres away: fault.Unavailable; nobody is let in and nothing changed, or the outcome of the commit is unknown. All
+// methods are safe for concurrent use.
+package identity

@@ -1,0 +1,360 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"fdc/events"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/seal"
+)
+
+// WorkspaceMaker is what a sign-in does to workspaces.
+type WorkspaceMaker interface {
+	// CreateTx makes a workspace and its OWNER.
+	CreateTx(ctx context.Context, tx pgx.Tx, meta events.Meta, ownerID, name string) (id string, err error)
+	// JoinTx makes the invitations of one user active memberships of another, who may be the same.
+	JoinTx(ctx context.Context, tx pgx.Tx, meta events.Meta, from, to string) error
+}
+
+// Service is the way to users and sessions. It is safe for concurrent use.
+type Service struct {
+	outbox     *outbox.Outbox
+	workspaces WorkspaceMaker
+}
+
+// New returns a Service that writes through ob and makes first workspaces with ws.
+func New(ob *outbox.Outbox, ws WorkspaceMaker) *Service { return &Service{outbox: ob, workspaces: ws} }
+
+// signInAttempts is how often a sign-in is tried: when two make the same user at one moment, the second finds it at its
+// second try.
+const signInAttempts = 4
+
+// SignIn starts a session for the person Google speaks of, whom it makes a user if need be, and returns the token for the
+// cookie. An actor that meta doesn't name is the user. Other sessions stay. See the package for what it refuses.
+func (s *Service) SignIn(ctx context.Context, meta events.Meta, p Profile) (seal.Secret, Session, error) {
+	p, err := p.clean()
+	if err != nil {
+		return "", Session{}, err
+	}
+	token := newToken()
+	var sess Session
+	for attempt := 1; ; attempt++ {
+		err = s.outbox.Tx(ctx, func(tx pgx.Tx) error {
+			var err error
+			sess, err = s.signIn(ctx, tx, meta, p, token)
+			return err
+		})
+		if attempt == signInAttempts || !lostRace(err) {
+			break
+		}
+	}
+	if err == nil {
+		return token, sess, nil
+	}
+	if refused, ok := errors.AsType[*fault.Error](err); ok && refused.Kind == fault.Forbidden {
+		reason := strings.ReplaceAll(refused.Code, "-", "_")
+		err = errors.Join(err, s.loginFailed(ctx, meta, reason, events.MaskEmail(p.Email)))
+	}
+	return "", Session{}, err
+}
+
+// lostRace reports whether another transaction made what this one was about to make.
+func lostRace(err error) bool {
+	return postgres.IsState(err, postgres.UniqueViolation) || postgres.IsState(err, deadlockDetected)
+}
+
+const deadlockDetected = "40P01"
+
+func (s *Service) signIn(ctx context.Context, tx pgx.Tx, meta events.Meta, p Profile, token seal.Secret) (Session, error) {
+	a, err := lockByGoogleID(ctx, tx, p.GoogleID)
+	if errors.Is(err, pgx.ErrNoRows) {
+		a, err = s.admit(ctx, tx, meta, p)
+	} else if err == nil {
+		a, err = s.refresh(ctx, tx, meta, a, p)
+	}
+	if err != nil {
+		return Session{}, fmt.Errorf("sign in: %w", err)
+	}
+	sess, err := s.start(ctx, tx, as(meta, a.ID), a.User, token)
+	if err != nil {
+		return Session{}, fmt.Errorf("start session for user %s: %w", a.ID, err)
+	}
+	return sess, nil
+}
+
+// admit makes a user of someone who signs in for the first time.
+func (s *Service) admit(ctx context.Context, tx pgx.Tx, meta events.Meta, p Profile) (account, error) {
+	if !p.EmailVerified {
+		return account{}, refusal("email-unverified", "Google has not verified the email address of this account.")
+	}
+	a, err := lockByEmail(ctx, tx, p.Email)
+	invited := err == nil
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		a, err = insertUser(ctx, tx, events.NewID(), p)
+	case err != nil:
+	case a.Disabled:
+		err = disabled()
+	case a.GoogleID != nil:
+		err = refusal("email-taken", "Another Google account has signed in with this email address before.")
+	default:
+		a, err = updateUser(ctx, tx, a.ID, p.Email, p.Name, p.GoogleID)
+	}
+	if err != nil {
+		return account{}, err
+	}
+	meta = as(meta, a.ID)
+	created := events.UserCreated{UserID: a.ID, Version: a.Version, Email: events.MaskEmail(p.Email)}
+	if err := outbox.Append(ctx, tx, events.New(meta, "", created)); err != nil {
+		return account{}, err
+	}
+	if _, err := s.workspaces.CreateTx(ctx, tx, meta, a.ID, p.workspaceName()); err != nil {
+		return account{}, err
+	}
+	if invited {
+		return a, s.workspaces.JoinTx(ctx, tx, meta, a.ID, a.ID)
+	}
+	return a, nil
+}
+
+// refresh takes over what Google says now of someone who is known. An address that is another person's here is left to
+// them; one that was only invited brings its invitations along.
+func (s *Service) refresh(ctx context.Context, tx pgx.Tx, meta events.Meta, a account, p Profile) (account, error) {
+	if a.Disabled {
+		return account{}, disabled()
+	}
+	email := a.Email
+	if p.EmailVerified && p.Email != a.Email {
+		holder, err := lockByEmail(ctx, tx, p.Email)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows) || err == nil && holder.ID == a.ID:
+			email = p.Email
+		case err != nil:
+			return account{}, err
+		case holder.GoogleID == nil && !holder.Disabled:
+			if err := s.workspaces.JoinTx(ctx, tx, as(meta, a.ID), holder.ID, a.ID); err != nil {
+				return account{}, err
+			}
+			if err := deleteInvited(ctx, tx, holder.ID); err != nil {
+				return account{}, err
+			}
+			email = p.Email
+		}
+	}
+	name := p.Name
+	if name == "" {
+		name = a.Name
+	}
+	if email == a.Email && name == a.Name {
+		return a, nil
+	}
+	return updateUser(ctx, tx, a.ID, email, name, p.GoogleID)
+}
+
+func disabled() error { return refusal("account-disabled", "This account is disabled.") }
+
+// as names the user as the actor where meta names none, and as the one concerned.
+func as(meta events.Meta, userID string) events.Meta {
+	if meta.ActorID == "" || meta.ActorID == events.AnonymousActor {
+		meta.ActorID = userID
+	}
+	meta.UserID = userID
+	return meta
+}
+
+func (s *Service) start(ctx context.Context, tx pgx.Tx, meta events.Meta, u User, token seal.Secret) (Session, error) {
+	hash, _ := hashToken(token.Reveal())
+	created := events.New(meta, "", events.SessionCreated{
+		SessionID: events.NewID(), UserID: u.ID, Version: 1, Method: "google",
+	})
+	sess := Session{ID: created.Subject, User: u}
+	var err error
+	// The event's user agent is cleaned of what Postgres can't hold.
+	sess.CreatedAt, sess.ExpiresAt, err = insertSession(ctx, tx, sess.ID, u.ID, hash, created.IP, created.UserAgent)
+	if err != nil {
+		return Session{}, err
+	}
+	sess.IdleExpiresAt = idleExpiry(sess.CreatedAt, sess.ExpiresAt)
+	if sess.Memberships, err = listMemberships(ctx, tx, u.ID); err != nil {
+		return Session{}, err
+	}
+	return sess, outbox.Append(ctx, tx, created)
+}
+
+// Authenticate finds the live session that a token belongs to, and who may enter where at this moment. Everything else
+// is fault.Unauthenticated, without saying why.
+func (s *Service) Authenticate(ctx context.Context, token string) (Session, error) {
+	hash, ok := hashToken(token)
+	if !ok {
+		return Session{}, unauthenticated()
+	}
+	r, err := findSession(ctx, s.outbox.Pool(), hash)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Session{}, unauthenticated()
+	}
+	if err != nil {
+		return Session{}, fmt.Errorf("find session: %w", postgres.Fault(err))
+	}
+	if r.Unnoted {
+		if err := touchSession(ctx, s.outbox.Pool(), r.SessionID); err != nil {
+			return Session{}, fmt.Errorf("note session %s: %w", r.SessionID, postgres.Fault(err))
+		}
+	}
+	return Session{
+		ID:            r.SessionID,
+		User:          r.User,
+		CreatedAt:     r.CreatedAt,
+		ExpiresAt:     r.ExpiresAt,
+		IdleExpiresAt: idleExpiry(r.LastSeenAt, r.ExpiresAt),
+		Memberships:   r.Memberships,
+	}, nil
+}
+
+func unauthenticated() error {
+	return fault.New(fault.Unauthenticated, "unauthenticated", "There is no valid session; sign in.")
+}
+
+// Sessions lists the live sessions of a user, newest first, 200 at most.
+func (s *Service) Sessions(ctx context.Context, userID string) ([]Device, error) {
+	list, err := listDevices(ctx, s.outbox.Pool(), userID)
+	if err != nil {
+		return nil, fmt.Errorf("list sessions of user %s: %w", userID, postgres.Fault(err))
+	}
+	return list, nil
+}
+
+// Logout ends the session that asks for it. One that has ended, or never was, is no error.
+func (s *Service) Logout(ctx context.Context, meta events.Meta, sessionID string) error {
+	if !events.ValidID(sessionID) {
+		return nil
+	}
+	return s.end(ctx, meta, events.RevokedLogout, func(tx pgx.Tx) ([]ended, error) {
+		return revokeSession(ctx, tx, nil, sessionID)
+	})
+}
+
+// Revoke ends one of the user's own sessions. One that has ended already is no error; another user's is fault.NotFound.
+func (s *Service) Revoke(ctx context.Context, meta events.Meta, userID, sessionID string) error {
+	if !events.ValidID(sessionID) {
+		return fault.Missing("session")
+	}
+	return s.end(ctx, meta, events.RevokedByUser, func(tx pgx.Tx) ([]ended, error) {
+		list, err := revokeSession(ctx, tx, &userID, sessionID)
+		if err != nil || len(list) > 0 {
+			return list, err
+		}
+		found, err := sessionExists(ctx, tx, userID, sessionID)
+		if err == nil && !found {
+			err = fault.Missing("session")
+		}
+		return nil, err
+	})
+}
+
+// RevokeOthers ends all sessions of a user but one.
+func (s *Service) RevokeOthers(ctx context.Context, meta events.Meta, userID, exceptID string) error {
+	return s.end(ctx, meta, events.RevokedOthers, func(tx pgx.Tx) ([]ended, error) {
+		return revokeOthers(ctx, tx, userID, exceptID)
+	})
+}
+
+// end revokes in a transaction and tells it, session by session.
+func (s *Service) end(ctx context.Context, meta events.Meta, reason string, revoke func(pgx.Tx) ([]ended, error)) error {
+	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
+		list, err := revoke(tx)
+		if err != nil {
+			return err
+		}
+		for _, e := range list {
+			if err := outbox.Append(ctx, tx, e.event(meta, reason)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("end sessions (%s): %w", reason, err)
+	}
+	return nil
+}
+
+// SetSystemRole makes a user an operator (events.SystemRoleAdmin) or an ordinary user again. The role that the user has
+// already is no change. Sessions see it with their next request.
+func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, role string) error {
+	if role != events.SystemRoleAdmin && role != events.SystemRoleUser {
+		return fault.Wrong(fault.Field{Pointer: "/systemRole", Detail: "Want SA or USER."})
+	}
+	if !events.ValidID(userID) {
+		return fault.Missing("user")
+	}
+	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
+		a, err := lockByID(ctx, tx, userID)
+		if err != nil || a.SystemRole == role {
+			return err
+		}
+		version, err := updateSystemRole(ctx, tx, userID, role)
+		if err != nil {
+			return err
+		}
+		return outbox.Append(ctx, tx, events.New(meta, "", events.UserRoleChanged{
+			UserID: userID, Version: version, From: a.SystemRole, To: role,
+		}))
+	})
+	if err != nil {
+		return fmt.Errorf("set system role of user %s: %w", userID, err)
+	}
+	return nil
+}
+
+// LoginFailed records a sign-in that came to nothing before there was a profile: one of the Failed… reasons.
+func (s *Service) LoginFailed(ctx context.Context, meta events.Meta, reason string) error {
+	return s.loginFailed(ctx, meta, reason, "")
+}
+
+func (s *Service) loginFailed(ctx context.Context, meta events.Meta, reason, maskedEmail string) error {
+	return s.record(ctx, meta, "", events.AuthLoginFailed{Reason: reason, Email: maskedEmail})
+}
+
+// AccessDenied records a request that was refused for want of a right: one of the Denied… reasons. route is the pattern,
+// without the ids of the request.
+func (s *Service) AccessDenied(ctx context.Context, meta events.Meta, method, route, reason string) error {
+	if route == "" {
+		route = "unknown"
+	}
+	return s.record(ctx, meta, subject(route), events.AccessDenied{
+		Method: oneLine(method, 32), Route: oneLine(route, maxName), Reason: reason,
+	})
+}
+
+// subject is a route's pattern in the letters that an event's subject may have.
+func subject(route string) string {
+	return oneLine(strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("-_.:/", r):
+			return r
+		case r == '{' || r == '}' || r == '*':
+			return -1
+		default:
+			return '_'
+		}
+	}, route), maxName)
+}
+
+// record states a fact that stands alone.
+func (s *Service) record(ctx context.Context, meta events.Meta, subject string, fact events.Payload) error {
+	if meta.ActorID == "" {
+		meta.ActorID = events.AnonymousActor
+	}
+	ev := events.New(meta, subject, fact)
+	if err := s.outbox.Tx(ctx, func(tx pgx.Tx) error { return outbox.Append(ctx, tx, ev) }); err != nil {
+		return fmt.Errorf("record %s: %w", ev.Action(), err)
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"fdc/events"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/postgres"
+)
+
+// account is a users row.
+type account struct {
+	User
+	GoogleID *string // nil for someone invited who has not signed in
+	Version  int64
+	Disabled bool
+}
+
+const selectAccount = `SELECT id, email, name, system_role, google_id, version, disabled_at IS NOT NULL AS disabled FROM users `
+
+func one(rows pgx.Rows) (account, error) {
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[account])
+}
+
+// lockByGoogleID leaves foreign keys to the user free: other sign-ins need not wait. pgx.ErrNoRows when there is none.
+func lockByGoogleID(ctx context.Context, tx pgx.Tx, googleID string) (account, error) {
+	rows, _ := tx.Query(ctx, selectAccount+`WHERE google_id = $1 FOR NO KEY UPDATE`, googleID)
+	return one(rows)
+}
+
+// lockByEmail finds whoever has the address, in whatever case. pgx.ErrNoRows when there is none.
+func lockByEmail(ctx context.Context, tx pgx.Tx, email string) (account, error) {
+	rows, _ := tx.Query(ctx, selectAccount+`WHERE lower(email) = lower($1) FOR UPDATE`, email)
+	return one(rows)
+}
+
+func lockByID(ctx context.Context, tx pgx.Tx, id string) (account, error) {
+	rows, _ := tx.Query(ctx, selectAccount+`WHERE id = $1 FOR NO KEY UPDATE`, id)
+	a, err := one(rows)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return account{}, fault.Missing("user")
+	}
+	return a, err
+}
+
+func insertUser(ctx context.Context, tx pgx.Tx, id string, p Profile) (account, error) {
+	rows, _ := tx.Query(ctx, `
+		INSERT INTO users (id, email, name, google_id) VALUES ($1, $2, $3, $4)
+		RETURNING id, email, name, system_role, google_id, version, false AS disabled`, id, p.Email, p.Name, p.GoogleID)
+	return one(rows)
+}
+
+// updateUser writes what Google says of a user, who is locked.
+func updateUser(ctx context.Context, tx pgx.Tx, id, email, name, googleID string) (account, error) {
+	rows, _ := tx.Query(ctx, `
+		UPDATE users SET email = $2, name = $3, google_id = $4, version = version + 1 WHERE id = $1
+		RETURNING id, email, name, system_role, google_id, version, disabled_at IS NOT NULL AS disabled`,
+		id, email, name, googleID)
+	return one(rows)
+}
+
+func updateSystemRole(ctx context.Context, tx pgx.Tx, id, role string) (version int64, err error) {
+	err = tx.QueryRow(ctx, `UPDATE users SET system_role = $2, version = version + 1 WHERE id = $1 RETURNING version`, id, role).
+		Scan(&version)
+	return version, err
+}
+
+func deleteInvited(ctx context.Context, tx pgx.Tx, id string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM users WHERE id = $1 AND google_id IS NULL`, id)
+	return err
+}
+
+func listMemberships(ctx context.Context, q postgres.Querier, userID string) ([]Membership, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT w.id AS workspace_id, w.name, m.role
+		FROM workspace_members m JOIN workspaces w ON w.id = m.workspace_id
+		WHERE m.user_id = $1
+		ORDER BY m.joined_at, w.id`, userID)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Membership])
+}
+
+func insertSession(
+	ctx context.Context, tx pgx.Tx, id, userID string, hash []byte, ip, userAgent string,
+) (createdAt, expiresAt time.Time, err error) {
+	err = tx.QueryRow(ctx, `
+		INSERT INTO sessions (id, user_id, token_hash, ip, user_agent, expires_at)
+		VALUES ($1, $2, $3, $4, $5, now() + $6::interval)
+		RETURNING created_at, expires_at`, id, userID, hash, ip, userAgent, Lifetime).Scan(&createdAt, &expiresAt)
+	return createdAt, expiresAt, err
+}
+
+// sessionRow is a live session with everything that a request needs to know.
+type sessionRow struct {
+	SessionID  string
+	CreatedAt  time.Time
+	LastSeenAt time.Time
+	ExpiresAt  time.Time
+	Unnoted    bool // it was seen longer ago than seenEvery
+	User
+	Memberships []Membership
+}
+
+// findSession finds a live session by the hash of its token. pgx.ErrNoRows when there is none.
+func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionRow, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT s.id AS session_id, s.created_at, s.last_seen_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		       u.id, u.email, u.name, u.system_role,
+		       (SELECT coalesce(json_agg(json_build_object('workspaceId', w.id, 'name', w.name, 'role', m.role)
+		                                 ORDER BY m.joined_at, w.id), '[]')
+		        FROM workspace_members m JOIN workspaces w ON w.id = m.workspace_id
+		        WHERE m.user_id = u.id) AS memberships
+		FROM sessions s JOIN users u ON u.id = s.user_id
+		WHERE s.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
+		  AND u.disabled_at IS NULL`, hash, IdleTimeout, seenEvery)
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[sessionRow])
+}
+
+// touchSession notes that the session was seen; of several requests at one moment, one does.
+func touchSession(ctx context.Context, q postgres.Querier, id string) error {
+	_, err := q.Exec(ctx, `
+		UPDATE sessions SET last_seen_at = now() WHERE id = $1 AND last_seen_at < now() - $2::interval`, id, seenEvery)
+	return err
+}
+
+// maxDevices bounds the list; nobody has that many.
+const maxDevices = 200
+
+// listDevices gives a user's live sessions, newest first.
+func listDevices(ctx context.Context, q postgres.Querier, userID string) ([]Device, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT id, created_at, last_seen_at, expires_at, ip, user_agent
+		FROM sessions
+		WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now() AND last_seen_at > now() - $2::interval
+		ORDER BY created_at DESC, id DESC
+		LIMIT $3`, userID, IdleTimeout, maxDevices)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Device])
+}
+
+// ended is a session that was just revoked.
+type ended struct {
+	ID      string
+	UserID  string
+	Version int64
+}
+
+func (e ended) event(meta events.Meta, reason string) events.Event {
+	return events.New(meta, "", events.SessionRevoked{SessionID: e.ID, UserID: e.UserID, Version: e.Version, Reason: reason})
+}
+
+// revokeSession ends a session unless it was revoked already: then the list is empty. userID nil is anyone's.
+func revokeSession(ctx context.Context, tx pgx.Tx, userID *string, id string) ([]ended, error) {
+	rows, _ := tx.Query(ctx, `
+		UPDATE sessions SET revoked_at = now(), version = version + 1
+		WHERE id = $1 AND user_id = coalesce($2, user_id) AND revoked_at IS NULL
+		RETURNING id, user_id, version`, id, userID)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[ended])
+}
+
+// revokeOthers ends a user's sessions but one. It locks them in the order of their ids: two devices that end each other
+// at one moment wait, and don't deadlock.
+func revokeOthers(ctx context.Context, tx pgx.Tx, userID, exceptID string) ([]ended, error) {
+	rows, _ := tx.Query(ctx, `
+		WITH others AS (
+			SELECT id FROM sessions
+			WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > now()
+			ORDER BY id
+			FOR NO KEY UPDATE
+		)
+		UPDATE sessions s SET revoked_at = now(), version = version + 1
+		FROM others
+		WHERE s.id = others.id
+		RETURNING s.id, s.user_id, s.version`, userID, exceptID)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[ended])
+}
+
+func sessionExists(ctx context.Context, tx pgx.Tx, userID, id string) (found bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM sessions WHERE id = $1 AND user_id = $2)`, id, userID).Scan(&found)
+	return found, err
+}
