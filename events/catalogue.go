@@ -123,7 +123,7 @@ func indexBy[K comparable](of func(*Type) K) map[K]*Type {
 	return index
 }
 
-// Types returns the catalogue in its order.
+// Types returns the catalogue in its order. The lists in it are shared: read them only.
 func Types() []Type {
 	return append([]Type(nil), catalogue[:]...)
 }

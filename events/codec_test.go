@@ -192,6 +192,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no workspace", `"workspaceid":"` + exampleWorkspace + `",`, ``, "scope: want the id of a workspace"},
 		{"an actor that is none", `"actorid":"` + exampleUser, `"actorid":"root`, "actorid: want"},
 		{"a source that is none", `/fdc/api`, `/fdc/API`, "source: want"},
+		{"a source beside /fdc", `/fdc/api`, `/api`, "source: want"},
+		{"a subject with a space", `"subject":"` + exampleTask, `"subject":"a task`, "subject: want 1 to 256"},
 		{"an address that is none", `203.0.113.7`, `203.0.113.700`, "ip: want"},
 		{"an address with a zone", `203.0.113.7`, `fe80::1%eth0`, "ip: want"},
 		{"a request id with a line break", `req-7f3a`, `req\n7f3a`, "requestid: want"},

@@ -209,19 +209,7 @@ func (e Event) problems(t *Type) []error {
 
 func validSource(s string) bool {
 	service, ok := strings.CutPrefix(s, "/fdc/")
-	return ok && validService(service)
-}
-
-func validService(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z':
-		case ('0' <= c && c <= '9' || c == '-') && i > 0:
-		default:
-			return false
-		}
-	}
-	return s != "" && len(s) <= 63
+	return ok && isToken(service, "-")
 }
 
 func validActor(s string) bool {

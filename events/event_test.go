@@ -55,7 +55,8 @@ func TestNewSubject(t *testing.T) {
 	require.NoError(t, given.Validate())
 }
 
-func TestNewCutsTimes(t *testing.T) {
+// TestNewIsCanonical: what New makes is what Decode gives back.
+func TestNewIsCanonical(t *testing.T) {
 	t.Parallel()
 	tokyo := time.FixedZone("JST", 9*60*60)
 	data := events.FlagChanged{Name: "ai_cache", Value: events.FlagOn, Reason: "x", ExpiresAt: exampleTime.Add(789 * time.Nanosecond).In(tokyo)}
@@ -63,6 +64,12 @@ func TestNewCutsTimes(t *testing.T) {
 	require.NoError(t, ev.Validate())
 	require.Equal(t, exampleTime, ev.Data.(events.FlagChanged).ExpiresAt)
 	require.Equal(t, tokyo, data.ExpiresAt.Location(), "the caller's payload is left alone")
+
+	empty := events.WorkspaceDataUpdated{WorkspaceID: exampleWorkspace, Version: 1, Changed: []string{}}
+	unchanged := events.New(byUser, "", empty)
+	require.NoError(t, unchanged.Validate())
+	require.Nil(t, unchanged.Data.(events.WorkspaceDataUpdated).Changed)
+	require.NotNil(t, empty.Changed)
 
 	data.ExpiresAt = time.Time{}
 	require.Equal(t, data, events.New(byOperator, "", data).Data)

@@ -169,7 +169,7 @@ func (f *Field) acceptsString(s string) bool {
 	case RuleEnum:
 		return slices.Contains(f.Values, s)
 	case RuleWord:
-		return isWord(s)
+		return isToken(s, "_-")
 	case RuleMonth:
 		return monthPattern.MatchString(s)
 	case RuleDigest:
@@ -212,7 +212,7 @@ func (f *Field) want() string {
 	case RuleEnum:
 		return "one of " + strings.Join(f.Values, ", ")
 	case RuleWord:
-		return "a word of a-z, 0-9 and _"
+		return "a word of a-z, 0-9, _ and -"
 	case RuleMonth:
 		return "a month, YYYY-MM"
 	case RuleDigest:
@@ -232,21 +232,33 @@ func (f *Field) want() string {
 	}
 }
 
-// canonical is the payload with its times as the wire holds them.
+// canonical is the payload as the wire holds it and [Decode] gives it back: its times cut, its empty lists nil.
 func (t *Type) canonical(data Payload) Payload {
-	var canon reflect.Value
+	given := reflect.ValueOf(data)
+	var canon reflect.Value // a copy, made once it has to differ
 	for i := range t.Fields {
-		if t.Fields[i].Rule != RuleTime {
+		f := &t.Fields[i]
+		value := given.Field(f.index)
+		switch f.Rule {
+		case RuleTime:
+			at := value.Interface().(time.Time)
+			if at.IsZero() || validTime(at) {
+				continue
+			}
+			value = reflect.ValueOf(canonicalTime(at))
+		case RulePaths, RuleLabels:
+			if value.IsNil() || value.Len() > 0 {
+				continue
+			}
+			value = reflect.Zero(value.Type())
+		default:
 			continue
 		}
 		if !canon.IsValid() {
 			canon = reflect.New(t.payload).Elem()
-			canon.Set(reflect.ValueOf(data))
+			canon.Set(given)
 		}
-		field := canon.Field(t.Fields[i].index)
-		if at := field.Interface().(time.Time); !at.IsZero() {
-			field.Set(reflect.ValueOf(canonicalTime(at)))
-		}
+		canon.Field(f.index).Set(value)
 	}
 	if !canon.IsValid() {
 		return data

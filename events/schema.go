@@ -9,7 +9,7 @@ import (
 
 const (
 	idPattern      = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-	wordPattern    = "^[a-z][a-z0-9_]{0,63}$"
+	wordPattern    = "^[a-z][a-z0-9_-]{0,63}$"
 	maskedPattern  = `^(\*{3}|[^@*\s]?\*{3}@[^@\s]+)$`
 	timePattern    = `^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})$`
 	subjectPattern = "^[A-Za-z0-9_.:/-]{1,256}$"
@@ -51,7 +51,7 @@ func (t *Type) schema() schema {
 			{"specversion", schema{{"const", specVersion}, {"description", "The version of CloudEvents."}}},
 			{"id", idSchema().with("description", "The event; also the message id that the bus deduplicates by.")},
 			{"type", schema{{"const", t.Name}, {"description", "What happened."}}},
-			{"source", schema{{"type", "string"}, {"pattern", "^/fdc/[a-z][a-z0-9-]{0,62}$"}, {"description", "The service that states the fact."}}},
+			{"source", schema{{"type", "string"}, {"pattern", "^/fdc/[a-z][a-z0-9-]{0,63}$"}, {"description", "The service that states the fact."}}},
 			{"subject", subject.with("description", "The aggregate's id; of a fact that stands alone, what it is about.")},
 			{"time", timeSchema().with("description", "When it happened.")},
 			{"datacontenttype", schema{{"const", dataContentType}, {"description", "The form of the data."}}},

@@ -76,7 +76,7 @@ func ParseSubject(subject string) (ParsedSubject, error) {
 	switch {
 	case token[0] != storedRoot && token[0] != liveRoot:
 		return ParsedSubject{}, fmt.Errorf("%w: %.128q: want evt or live first", ErrSubject, subject)
-	case !isWord(p.Aggregate) || !isWord(p.Fact):
+	case !isToken(p.Aggregate, "_") || !isToken(p.Fact, "_"):
 		return ParsedSubject{}, fmt.Errorf("%w: %.128q: want words of a-z, 0-9 and _", ErrSubject, subject)
 	case err != nil:
 		return ParsedSubject{}, fmt.Errorf("%w: %.128q: %w", ErrSubject, subject, err)
@@ -117,12 +117,13 @@ func typeName(aggregate, fact string, version int) string {
 	return "fdc." + aggregate + "." + fact + ".v" + strconv.Itoa(version)
 }
 
-// isWord reports whether s is a lower-case word such as "login_failed": a safe subject token, a name in SQL and JSON.
-func isWord(s string) bool {
+// isToken reports whether s is lower-case letters, digits and joiners, a letter first: in a subject, in SQL and in JSON it
+// needs no quoting.
+func isToken(s, joiners string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case 'a' <= c && c <= 'z':
-		case ('0' <= c && c <= '9' || c == '_') && i > 0:
+		case ('0' <= c && c <= '9' || strings.IndexByte(joiners, c) >= 0) && i > 0:
 		default:
 			return false
 		}
