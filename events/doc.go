@@ -13,10 +13,10 @@
 //   - What [Encode] accepts, [Decode] accepts and gives back equal; encoding that again gives the same bytes.
 //   - [Decode] is strict about what it knows (grammar, UTF-8, repeated keys, types, required fields, ids, times, the
 //     agreement of type, schema, subject and scope with the payload) and blind to what it does not know: extension
-//     attributes and payload fields added later are skipped, so an older consumer reads a newer producer. Decoding again
-//     what was encoded from a decoded event therefore drops them: whoever forwards an event forwards its bytes.
+//     attributes and payload fields added later are skipped, so an older consumer reads a newer producer. Encoding what was
+//     decoded therefore drops them: whoever forwards an event forwards its bytes.
 //   - A payload holds ids, versions, changed paths and counts, never content, and email addresses only as [MaskEmail]
-//     leaves them. Encode refuses anything else.
+//     leaves them: Encode refuses a clear one.
 //   - Both are functions of their argument alone. An error of either is permanent: retrying cannot help.
 //
 // # Change
