@@ -1,0 +1,33 @@
+// Package push tells browsers what happened: it carries the events of EVENTS, and the progress of syncs, to WebSockets
+// and Server-Sent Events.
+//
+// # Who gets what
+//
+// A socket belongs to a session. It gets the events of the workspaces its user is a member of, the user's own events,
+// and as a system administrator those of the operators (auth, access, flag, audit, ops). The session says who and where
+// the user is when the socket opens; from then on the events themselves change it, in the order of the stream: the event
+// that adds a member is the first one of that workspace that they get, the event that removes them the last. A user that
+// was away then finds out from the list of their workspaces. Events of a workspace go out without the client address and
+// user agent of whoever acted: those are for the audit log, which plain members can't read.
+//
+// # Guarantees
+//
+//   - Every event of a socket's scopes comes exactly once and in the order of EVENTS, from its "ready" on, and with a
+//     cursor from there on: what was missed comes before "ready". Where that can't be done (the cursor is older than the
+//     stream, of another stream, or of the future), the client is told to fetch everything anew ("resync").
+//   - A node reads EVENTS once, in order and without acknowledgements, and starts again after the last event it has seen
+//     whenever the connection, the server or the reading breaks: an outage delays events and neither loses nor repeats.
+//   - The end of a session closes its sockets with 4001 as soon as the event arrives; a session that ended less than
+//     a minute ago can't open one, even if it was looked up before.
+//   - A slow client has a bounded queue (256 messages, 64 KiB) and is closed with 4008 when it overflows; it can resume
+//     from its cursor. It holds up nobody else.
+//   - Progress is told once, the newest wins, and it is lost when nobody listens.
+//
+// # Failure modes
+//
+//   - NATS away: open sockets stay and fall silent; a new one without a cursor is taken, one with a cursor is refused as
+//     unavailable. After the reconnect everything comes, in order.
+//   - EVENTS deleted and made again: all sockets are closed with 1012; their cursors are then of another stream.
+//   - A message that can't be read, or whose subject is not its event's, is skipped and counted.
+//   - The hub's end closes all sockets with 1012 and waits for them.
+package push

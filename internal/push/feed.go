@@ -1,0 +1,266 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"fdc/internal/platform/bus"
+)
+
+const (
+	requestTimeout = 2 * time.Second
+	feedHeartbeat  = 500 * time.Millisecond // a consumer that is silent twice as long is gone
+	feedExpiry     = 10 * time.Second
+	feedPrefetch   = 1000
+	feedRetry      = 100 * time.Millisecond
+
+	replayBatch    = 100
+	replayAttempts = 3
+)
+
+// errGap says that a consumer's messages are not all here: the reading starts again after the last good one.
+var errGap = errors.New("a message is missing")
+
+// feed follows EVENTS until ctx ends, from the last event seen each time that the reading breaks. The client's own
+// ordered consumer does the same, but waits up to 10 s for an answer that a restart has swallowed; here it is 2 s.
+func (h *Hub) feed(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		err := h.follow(ctx, func() {
+			if failures > 0 {
+				h.log.Info().Msg("push feed reads again")
+			}
+			failures = 0
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if failures++; failures == 1 {
+			h.log.Warn().Err(err).Msg("push feed interrupted")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(feedRetry/2 + rand.N(feedRetry)): //nolint:gosec // jitter is no secret
+		}
+	}
+}
+
+// follow is one consumer's life.
+func (h *Hub) follow(ctx context.Context, reading func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	// The consumer is in the memory of a server that may be another one after a reconnect.
+	status := h.nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer h.nc.RemoveStatusListener(status)
+	watch.Go(func() {
+		select {
+		case <-status:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+
+	info, err := h.stream(ctx)
+	if err != nil {
+		return err
+	}
+	config := h.bind(info)
+	consumer, err := h.consumer(ctx, config)
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(feedPrefetch), jetstream.PullExpiry(feedExpiry),
+		jetstream.PullHeartbeat(feedHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", bus.Events, err)
+	}
+	defer messages.Stop()
+	reading()
+	if consumer.CachedInfo().NumPending == 0 {
+		h.caughtUp(info.State.LastSeq)
+	}
+	for n := uint64(1); ; n++ {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read %s: %w", bus.Events, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", bus.Events, err)
+		}
+		if meta.Sequence.Consumer != n {
+			return fmt.Errorf("read %s: %w", bus.Events, errGap)
+		}
+		seq := meta.Sequence.Stream
+		ev, err := decode(msg.Subject(), msg.Data())
+		if err != nil {
+			h.skip(msg.Subject(), err)
+			h.mu.Lock()
+			h.advance(seq)
+			h.mu.Unlock()
+		} else {
+			h.dispatch(seq, ev, msg.Data())
+		}
+		if meta.NumPending == 0 || seq >= info.State.LastSeq {
+			h.caughtUp(seq)
+		}
+	}
+}
+
+// stream asks for the state of EVENTS.
+func (h *Hub) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	stream, err := h.js.Stream(ctx, bus.Events)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", bus.Events, err)
+	}
+	return stream.CachedInfo(), nil
+}
+
+// consumer makes one that delivers in order, once, and goes away when nobody pulls.
+func (h *Hub) consumer(ctx context.Context, config jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	config.AckPolicy = jetstream.AckNonePolicy
+	config.MaxDeliver = 1
+	config.MemoryStorage = true
+	config.Replicas = 1
+	consumer, err := h.js.CreateConsumer(ctx, bus.Events, config)
+	if err != nil {
+		return nil, fmt.Errorf("make a consumer of %s: %w", bus.Events, err)
+	}
+	return consumer, nil
+}
+
+// bind says where to read from: after the last event, or at first and in a stream made anew, from a little earlier, so
+// that changes are known that a session looked up a moment ago may not show.
+func (h *Hub) bind(info *jetstream.StreamInfo) jetstream.ConsumerConfig {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	config := jetstream.ConsumerConfig{Name: "", InactiveThreshold: 3 * feedExpiry}
+	epoch := epochOf(info.Created)
+	if h.live && epoch == h.epoch && info.State.LastSeq >= h.pos {
+		config.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
+		config.OptStartSeq = h.pos + 1
+		return config
+	}
+	if h.live {
+		h.log.Error().Msg("the stream was replaced or lost events; all clients start anew")
+		for s := range h.sockets {
+			s.end(CodeRestart)
+		}
+	}
+	h.live, h.epoch, h.pos, h.recent = false, epoch, 0, nil
+	since := time.Now().Add(-h.limits.memory)
+	config.DeliverPolicy = jetstream.DeliverByStartTimePolicy
+	config.OptStartTime = &since
+	return config
+}
+
+// caughtUp opens the hub once the end of the stream was seen.
+func (h *Hub) caughtUp(seq uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.live {
+		return
+	}
+	h.advance(seq)
+	h.live = true
+	select {
+	case <-h.ready:
+	default:
+		close(h.ready)
+	}
+}
+
+// replay writes the events of the socket's scopes after from and up to to. It returns errEnding when the socket ends
+// meanwhile.
+func (s *socket) replay(ctx context.Context, from, to uint64) error {
+	for failures := 0; from < to; {
+		next, err := s.replaySome(ctx, from, to)
+		if errors.Is(err, errEnding) {
+			return err
+		}
+		if next > from {
+			failures = 0
+		} else if failures++; failures == replayAttempts {
+			return fmt.Errorf("replay events after %d: %w", from, err)
+		}
+		from = next
+	}
+	return nil
+}
+
+// replaySome goes as far as one consumer leads, and returns how far that was.
+func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error) {
+	s.hub.mu.Lock()
+	subjects := filters(s.user, s.workspaces, s.admin)
+	s.hub.mu.Unlock()
+	consumer, err := s.hub.consumer(ctx, jetstream.ConsumerConfig{
+		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from + 1,
+		InactiveThreshold: 2 * requestTimeout,
+	})
+	if err != nil {
+		return from, err
+	}
+	var n uint64
+	for left := consumer.CachedInfo().NumPending; left > 0; {
+		want := min(left, replayBatch)
+		batch, err := consumer.Fetch(int(want), jetstream.FetchMaxWait(requestTimeout)) //nolint:gosec // at most replayBatch
+		if err != nil {
+			return from, fmt.Errorf("fetch: %w", err)
+		}
+		for msg := range batch.Messages() {
+			meta, err := msg.Metadata()
+			if err != nil {
+				return from, fmt.Errorf("fetch: %w", err)
+			}
+			if n++; meta.Sequence.Consumer != n {
+				return from, errGap
+			}
+			if meta.Sequence.Stream > to {
+				return to, nil
+			}
+			if err := s.forward(meta.Sequence.Stream, msg); err != nil {
+				return from, err
+			}
+			from = meta.Sequence.Stream
+			want--
+			left--
+		}
+		if want > 0 {
+			return from, fmt.Errorf("fetch: %w: %w", errGap, batch.Error())
+		}
+	}
+	return to, nil
+}
+
+// forward writes one replayed event, if it is for this socket.
+func (s *socket) forward(seq uint64, msg jetstream.Msg) error {
+	ev, err := decode(msg.Subject(), msg.Data())
+	if err != nil {
+		s.hub.skip(msg.Subject(), err)
+		return nil
+	}
+	s.hub.mu.Lock()
+	epoch, sees := s.hub.epoch, s.sees(ev)
+	s.hub.mu.Unlock()
+	if !sees {
+		return nil
+	}
+	m, err := eventMessage(Cursor{epoch, seq}, ev, msg.Data())
+	if err != nil {
+		s.hub.skip(msg.Subject(), err)
+		return nil
+	}
+	return s.tell(m)
+}

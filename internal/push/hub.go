@@ -1,0 +1,401 @@
+package push
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"fdc/events"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/fault"
+)
+
+// limits are the hub's sizes and times; tests make them smaller.
+type limits struct {
+	queueMessages int           // of one socket
+	queueBytes    int           // of one socket
+	ping          time.Duration // between two pings of a socket
+	write         time.Duration // for one message
+	grace         time.Duration // for the goodbye
+	memory        time.Duration // how old a session that was looked up may be when its socket opens
+	reach         time.Duration // for the node to reach the end of the stream before a client resumes
+}
+
+var defaults = limits{
+	queueMessages: 256,
+	queueBytes:    64 << 10,
+	ping:          25 * time.Second,
+	write:         10 * time.Second,
+	grace:         750 * time.Millisecond,
+	memory:        time.Minute,
+	reach:         2 * time.Second,
+}
+
+// Hub holds the sockets of one node. Run it, and serve.
+type Hub struct {
+	js     jetstream.JetStream
+	nc     *nats.Conn
+	log    zerolog.Logger
+	limits limits
+
+	open       *prometheus.GaugeVec
+	delivered  *prometheus.CounterVec
+	slow       prometheus.Counter
+	unreadable prometheus.Counter
+
+	wg    sync.WaitGroup // of the sockets' goroutines
+	ready chan struct{}  // closed when the hub is live for the first time
+
+	mu      sync.Mutex // before any socket's
+	closed  bool
+	live    bool   // it has read the stream to its end
+	epoch   int64  // of the stream
+	pos     uint64 // of the last event that was given to the sockets
+	sockets group
+	users   map[string]group
+	spaces  map[string]group
+	admins  group
+	recent  []change
+	waiters []waiter
+	slots   int // of ping rounds, given so far
+}
+
+type group map[*socket]struct{}
+
+type waiter struct {
+	seq  uint64
+	done chan struct{}
+}
+
+// New returns a hub; it takes clients while Run runs.
+func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prometheus.Registerer) *Hub {
+	h := &Hub{
+		js: js, nc: nc, log: log.With().Str("component", "push").Logger(), limits: defaults,
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "push_sockets", Help: "Open sockets by transport.",
+		}, []string{"transport"}),
+		delivered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "push_delivered_total", Help: "Messages written to sockets by type.",
+		}, []string{"type"}),
+		slow: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "push_slow_total", Help: "Sockets closed because their client was too slow.",
+		}),
+		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "push_unreadable_total", Help: "Messages skipped because they are no valid event of their subject.",
+		}),
+		ready:   make(chan struct{}),
+		sockets: group{}, users: map[string]group{}, spaces: map[string]group{}, admins: group{},
+	}
+	metrics.MustRegister(h.open, h.delivered, h.slow, h.unreadable)
+	return h
+}
+
+// Ready is closed once the hub takes clients.
+func (h *Hub) Ready() <-chan struct{} { return h.ready }
+
+// Run reads the bus and serves the sockets until ctx ends; then it closes all of them with 1012, waits for them and
+// returns nil. It outlives every failure of NATS.
+func (h *Hub) Run(ctx context.Context) error {
+	progress, err := h.nc.Subscribe(bus.Live, func(msg *nats.Msg) { h.progress(msg.Subject, msg.Data) })
+	if err != nil {
+		return fmt.Errorf("subscribe %s: %w", bus.Live, err)
+	}
+	var rounds sync.WaitGroup
+	rounds.Go(func() { h.rounds(ctx) })
+	h.feed(ctx)
+	rounds.Wait()
+	_ = progress.Unsubscribe() // fails when the connection is closed, and then nothing comes either
+	h.close()
+	return nil
+}
+
+func (h *Hub) close() {
+	h.mu.Lock()
+	h.closed, h.live = true, false
+	for s := range h.sockets {
+		s.end(CodeRestart)
+	}
+	h.mu.Unlock()
+	h.wg.Wait()
+}
+
+// rounds pings the sockets, spread over the interval, ends those whose session has ended by itself, and forgets old
+// changes.
+func (h *Hub) rounds(ctx context.Context) {
+	const perRound = 25
+	tick := time.NewTicker(h.limits.ping / perRound)
+	defer tick.Stop()
+	for round := 0; ; round = (round + 1) % perRound {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			h.round(now, func(s *socket) bool { return s.slot%perRound == round })
+		}
+	}
+}
+
+func (h *Hub) round(now time.Time, due func(*socket) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.sockets {
+		switch {
+		case !s.expires.IsZero() && now.After(s.expires):
+			s.end(CodeSessionEnded)
+		case due(s):
+			s.pingLater()
+		}
+	}
+	h.recent = slices.DeleteFunc(h.recent, func(c change) bool { return now.Sub(c.at) > h.limits.memory })
+}
+
+// dispatch gives an event to the sockets that it is for. Events come in the order of the stream.
+func (h *Hub) dispatch(seq uint64, ev events.Event, raw []byte) {
+	c, changes := changeOf(ev)
+	if changes {
+		c.at = time.Now()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.advance(seq)
+	if changes {
+		h.recent = append(h.recent, c)
+		for s := range h.users[c.user] {
+			h.widen(s, c)
+		}
+	}
+	if to := h.audience(ev); len(to) > 0 {
+		if m, err := eventMessage(Cursor{h.epoch, seq}, ev, raw); err != nil {
+			h.skip(ev.NATSSubject(), err)
+		} else {
+			m.shared = len(to) > 1
+			for s := range to {
+				s.push(m)
+			}
+		}
+	}
+	if changes {
+		for s := range h.users[c.user] {
+			h.narrow(s, c)
+		}
+	}
+}
+
+// audience are the sockets that an event is for.
+func (h *Hub) audience(ev events.Event) group {
+	switch scopeOf(ev) {
+	case events.ScopeWorkspace:
+		return h.spaces[ev.WorkspaceID]
+	case events.ScopeUser:
+		return h.users[ev.UserID]
+	default:
+		return h.admins
+	}
+}
+
+// progress gives what is not stored to its user's sockets.
+func (h *Hub) progress(subject string, raw []byte) {
+	ev, err := decode(subject, raw)
+	if err != nil {
+		h.skip(subject, err)
+		return
+	}
+	m, err := progressMessage(ev, raw)
+	if err != nil {
+		h.skip(subject, err)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	to := h.users[ev.UserID]
+	m.shared = len(to) > 1
+	for s := range to {
+		s.push(m)
+	}
+}
+
+// decode reads an event and holds it against its subject: the subject is what a resuming client's filter goes by, so
+// one that says something else would reach different people then and now.
+func decode(subject string, raw []byte) (events.Event, error) {
+	ev, err := events.Decode(raw)
+	if err != nil {
+		return events.Event{}, err
+	}
+	if want := ev.NATSSubject(); want != subject {
+		return events.Event{}, fmt.Errorf("event %s belongs to subject %s", ev.ID, want)
+	}
+	return ev, nil
+}
+
+func (h *Hub) skip(subject string, err error) {
+	h.unreadable.Inc()
+	h.log.Debug().Err(err).Str("subject", subject).Msg("push skips what it can't read")
+}
+
+// advance moves the node's position. The caller holds h.mu.
+func (h *Hub) advance(seq uint64) {
+	h.pos = max(h.pos, seq)
+	h.waiters = slices.DeleteFunc(h.waiters, func(w waiter) bool {
+		if w.seq > h.pos {
+			return false
+		}
+		close(w.done)
+		return true
+	})
+}
+
+// widen applies what lets a socket see more, or ends it, before the event itself is routed.
+func (h *Hub) widen(s *socket, c change) {
+	switch {
+	case c.session != "" && c.session == s.session:
+		s.end(CodeSessionEnded)
+	case c.joins != "" && !slices.Contains(s.workspaces, c.joins):
+		s.workspaces = append(s.workspaces, c.joins)
+		add(h.spaces, c.joins, s)
+	case c.role && c.adminThen:
+		s.admin = true
+		h.admins[s] = struct{}{}
+	}
+}
+
+// narrow applies what lets a socket see less, after the event itself was routed.
+func (h *Hub) narrow(s *socket, c change) {
+	switch {
+	case c.leaves != "":
+		s.workspaces = slices.DeleteFunc(s.workspaces, func(id string) bool { return id == c.leaves })
+		remove(h.spaces, c.leaves, s)
+	case c.role && !c.adminThen:
+		s.admin = false
+		delete(h.admins, s)
+	}
+}
+
+// enter takes a socket in and starts it. What happened to its user since the session was looked up is applied first. It
+// reports false when the hub takes nobody.
+func (h *Hub) enter(ctx context.Context, s *socket, sub Subscriber, from start) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed || !h.live {
+		return false
+	}
+	h.wg.Add(1) // until leave
+	h.slots++
+	s.slot = h.slots
+	s.after = h.pos
+	s.joining = from.resume
+	s.writing = true // join's pen
+	h.sockets[s] = struct{}{}
+	add(h.users, s.user, s)
+	for _, id := range sub.WorkspaceIDs {
+		h.widen(s, change{joins: id})
+	}
+	if sub.Admin {
+		h.widen(s, change{role: true, adminThen: true})
+	}
+	for _, c := range h.recent {
+		if c.user == s.user {
+			h.widen(s, c)
+			h.narrow(s, c)
+		}
+	}
+	at := Cursor{h.epoch, h.pos}
+	h.wg.Go(func() { s.join(ctx, from, at) })
+	return true
+}
+
+func (h *Hub) leave(s *socket) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sockets, s)
+	delete(h.admins, s)
+	remove(h.users, s.user, s)
+	for _, id := range s.workspaces {
+		remove(h.spaces, id, s)
+	}
+	h.wg.Done()
+}
+
+func add(groups map[string]group, id string, s *socket) {
+	if groups[id] == nil {
+		groups[id] = group{}
+	}
+	groups[id][s] = struct{}{}
+}
+
+func remove(groups map[string]group, id string, s *socket) {
+	delete(groups[id], s)
+	if len(groups[id]) == 0 {
+		delete(groups, id)
+	}
+}
+
+// admit looks at a new client before its connection becomes a socket, while there is still an HTTP answer to give.
+func (h *Hub) admit(ctx context.Context, cursor string) (start, error) {
+	var asked Cursor
+	if cursor != "" {
+		var err error
+		if asked, err = ParseCursor(cursor); err != nil {
+			return start{}, err
+		}
+	}
+	h.mu.Lock()
+	takes, epoch := h.live && !h.closed, h.epoch
+	h.mu.Unlock()
+	switch {
+	case !takes:
+		return start{}, unavailable(nil)
+	case cursor == "":
+		return start{}, nil
+	}
+	info, err := h.stream(ctx)
+	switch {
+	case err != nil:
+		return start{}, unavailable(err)
+	case epochOf(info.Created) != epoch:
+		return start{}, unavailable(nil) // the feed is about to notice
+	case asked.Epoch != epoch, asked.Sequence > info.State.LastSeq:
+		return start{reason: reasonReset}, nil
+	case asked.Sequence+1 < info.State.FirstSeq:
+		return start{reason: reasonExpired}, nil
+	}
+	// Everything stored by now comes before "ready".
+	h.reach(ctx, info.State.LastSeq)
+	return start{resume: true, seq: asked.Sequence}, nil
+}
+
+// reach waits until the node has dispatched the event, but not long: later is no loss.
+func (h *Hub) reach(ctx context.Context, seq uint64) {
+	h.mu.Lock()
+	if h.pos >= seq {
+		h.mu.Unlock()
+		return
+	}
+	w := waiter{seq, make(chan struct{})}
+	h.waiters = append(h.waiters, w)
+	h.mu.Unlock()
+	late := time.NewTimer(h.limits.reach)
+	defer late.Stop()
+	select {
+	case <-w.done:
+	case <-late.C:
+	case <-ctx.Done():
+	}
+}
+
+func unavailable(err error) error {
+	return &fault.Error{
+		Kind: fault.Unavailable, Code: "push-unavailable", Detail: "Live updates can't be had right now; try again in a moment.",
+		RetryAfter: time.Second + rand.N(time.Second), Err: err, //nolint:gosec // jitter is no secret
+	}
+}

@@ -1,0 +1,281 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"fdc/events"
+)
+
+// Close codes of a WebSocket.
+const (
+	CodeSessionEnded = 4001
+	CodeSlow         = 4008
+	CodeRestart      = 1012 // also: try again, with the cursor
+	codeUnsupported  = 1003
+)
+
+// transport writes to one client. Its methods but abort are called by one goroutine at a time.
+type transport interface {
+	write(m *message) error
+	ping() error
+	end(code int) // says goodbye; the client hangs up, or abort comes
+	abort()       // hangs up at once; any goroutine may call it, again and again
+}
+
+// socket is one client. It has no goroutine of its own for writing: whoever gives it something to do while nobody writes
+// starts one, which ends when there is nothing left.
+type socket struct {
+	hub     *Hub
+	user    string
+	session string
+	expires time.Time
+	slot    int // of the ping round
+	t       transport
+
+	// Guarded by hub.mu.
+	workspaces []string
+	admin      bool
+
+	mu      sync.Mutex
+	queue   []*message
+	bytes   int    // in queue
+	after   uint64 // events up to this one are not for the queue
+	joining bool   // a replay is under way: an overflow means another replay
+	behind  bool   // it overflowed
+	writing bool   // someone holds the pen
+	pinged  bool   // a ping is due
+	code    int    // how it ends, once it does
+	kill    *time.Timer
+}
+
+// push queues a message. The caller holds hub.mu, which keeps the order.
+func (s *socket) push(m *message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.code != 0 || m.seq != 0 && (m.seq <= s.after || s.behind) {
+		return
+	}
+	if m.topic != "" && s.replace(m) {
+		return
+	}
+	limit := &s.hub.limits
+	// One message alone is taken at any size.
+	if len(s.queue) >= limit.queueMessages || len(s.queue) > 0 && s.bytes+len(m.body) > limit.queueBytes {
+		if s.joining {
+			s.behind = true
+			s.queue, s.bytes = nil, 0
+			return
+		}
+		s.hub.slow.Inc()
+		s.stop(CodeSlow)
+		return
+	}
+	s.queue = append(s.queue, m)
+	s.bytes += len(m.body)
+	s.wake()
+}
+
+// replace puts the message in the place of a queued one of the same topic.
+func (s *socket) replace(m *message) bool {
+	for i, old := range s.queue {
+		if old.topic == m.topic {
+			s.bytes += len(m.body) - len(old.body)
+			s.queue[i] = m
+			return true
+		}
+	}
+	return false
+}
+
+// end lets nothing more than a goodbye go out. The caller holds hub.mu or is inside the socket's life.
+func (s *socket) end(code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop(code)
+}
+
+func (s *socket) stop(code int) {
+	if s.code != 0 {
+		return
+	}
+	s.code = code
+	s.queue, s.bytes = nil, 0
+	// A client that reads nothing, or never hangs up, must not keep us.
+	s.kill = time.AfterFunc(s.hub.limits.grace, s.t.abort)
+	s.wake()
+}
+
+func (s *socket) pingLater() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pinged = true
+	s.wake()
+}
+
+// wake makes sure that someone writes. The caller holds s.mu.
+func (s *socket) wake() {
+	if !s.writing {
+		s.writing = true
+		s.hub.wg.Go(s.flush)
+	}
+}
+
+// flush writes until there is nothing left, for whoever holds the pen. After a goodbye or an error nobody gets it again.
+func (s *socket) flush() {
+	for {
+		m, ping, code := s.next()
+		var err error
+		switch {
+		case code != 0:
+			s.t.end(code)
+			return
+		case ping:
+			err = s.t.ping()
+		case m != nil:
+			err = s.write(m)
+		default:
+			return
+		}
+		if err != nil {
+			s.t.abort()
+			return
+		}
+	}
+}
+
+func (s *socket) next() (m *message, ping bool, code int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.code != 0:
+		return nil, false, s.code
+	case s.pinged:
+		s.pinged = false
+		return nil, true, 0
+	case len(s.queue) == 0:
+		s.queue = nil // an idle socket keeps no array
+		s.writing = false
+		return nil, false, 0
+	}
+	m = s.queue[0]
+	s.queue[0] = nil
+	s.queue = s.queue[1:]
+	s.bytes -= len(m.body)
+	return m, false, 0
+}
+
+func (s *socket) write(m *message) error {
+	if err := s.t.write(m); err != nil {
+		return err
+	}
+	s.hub.delivered.WithLabelValues(m.kind).Inc()
+	return nil
+}
+
+func (s *socket) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.code != 0
+}
+
+// finish is the end of the transport, whoever caused it.
+func (s *socket) finish() {
+	s.mu.Lock()
+	if s.code == 0 {
+		s.code = CodeRestart // never sent: keeps everything else away
+	}
+	s.queue, s.bytes = nil, 0
+	if s.kill != nil {
+		s.kill.Stop()
+	}
+	s.mu.Unlock()
+	s.hub.leave(s)
+}
+
+// start is where a client wants to go on.
+type start struct {
+	resume bool   // after seq
+	seq    uint64 // of the last event it has
+	reason string // why it can't; then it starts anew
+}
+
+var errEnding = errors.New("the socket is ending")
+
+// tell writes a message out of turn, for whoever holds the pen.
+func (s *socket) tell(m *message) error {
+	if s.ending() || s.write(m) != nil {
+		return errEnding
+	}
+	return nil
+}
+
+// join tells the client where it starts, after everything that it missed if it resumes, and goes over to what is live,
+// which is everything after at. It holds the pen from the socket's first moment.
+func (s *socket) join(ctx context.Context, from start, at Cursor) {
+	if err := s.catchUp(ctx, from, at); err != nil {
+		if !errors.Is(err, errEnding) && ctx.Err() == nil {
+			s.hub.log.Warn().Err(err).Str("user_id", s.user).Msg("push client could not be caught up")
+		}
+		s.end(CodeRestart)
+	}
+	s.flush()
+}
+
+func (s *socket) catchUp(ctx context.Context, from start, at Cursor) error {
+	if from.resume {
+		missed := from.seq
+		for done := false; !done; {
+			if err := s.replay(ctx, missed, at.Sequence); err != nil {
+				return err
+			}
+			missed = at.Sequence
+			at.Sequence, done = s.caughtUp(at.Sequence)
+		}
+		// What came after the cursor may have been dropped from the stream while it was read.
+		state, err := s.hub.stream(ctx)
+		if err != nil {
+			return err
+		}
+		if from.seq+1 < state.State.FirstSeq {
+			from.reason = reasonExpired
+		}
+	}
+	if from.reason != "" {
+		if err := s.tell(resync(at, from.reason)); err != nil {
+			return err
+		}
+	}
+	return s.tell(ready(at))
+}
+
+// caughtUp reports whether the queue holds everything after at. If it overflowed meanwhile, it starts to hold again, from
+// the returned position on.
+func (s *socket) caughtUp(at uint64) (uint64, bool) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.behind {
+		s.joining = false
+		return at, true
+	}
+	s.behind = false
+	s.queue, s.bytes = nil, 0
+	return s.hub.pos, false
+}
+
+// sees reports whether the event is for this socket. The caller holds hub.mu.
+func (s *socket) sees(ev events.Event) bool {
+	switch scopeOf(ev) {
+	case events.ScopeWorkspace:
+		return slices.Contains(s.workspaces, ev.WorkspaceID)
+	case events.ScopeUser:
+		return ev.UserID == s.user
+	default:
+		return s.admin
+	}
+}

@@ -1,0 +1,107 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"fdc/internal/platform/fault"
+)
+
+// Clients send nothing but control frames; a text message up to this size is ignored, a longer one ends the socket.
+const maxIncoming = 4 << 10
+
+// upgrader is tuned for many idle sockets: a small buffer to read into, and buffers to write from only while writing.
+var upgrader = websocket.Upgrader{
+	HandshakeTimeout: 10 * time.Second,
+	ReadBufferSize:   512,
+	WriteBufferSize:  4 << 10,
+	WriteBufferPool:  new(sync.Pool),
+	// httpapi has compared the Origin with the public URL by now.
+	CheckOrigin: func(*http.Request) bool { return true },
+	// The error is returned, and answered as all others are.
+	Error: func(http.ResponseWriter, *http.Request, int, error) {},
+}
+
+// ServeWS turns the request into a WebSocket and returns; the hub looks after it from then on. An error means that
+// nothing was answered yet, unless it is errors.Is [http.ErrAbortHandler]: then the connection is gone.
+func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cursor string) error {
+	from, err := h.admit(r.Context(), cursor)
+	if err != nil {
+		return err
+	}
+	conn, err := upgrader.Upgrade(w, r, nil)
+	if _, refused := errors.AsType[websocket.HandshakeError](err); refused {
+		w.Header().Set("Sec-Websocket-Version", "13")
+		return fault.Wrap(err, fault.Malformed, "not-a-websocket", "This address speaks WebSocket, version 13.")
+	}
+	if err != nil {
+		return errors.Join(http.ErrAbortHandler, err)
+	}
+	t := &wsTransport{conn: conn, limits: &h.limits}
+	s := &socket{hub: h, user: sub.UserID, session: sub.SessionID, expires: sub.ExpiresAt, t: t}
+	// The request's context ends with this function; the socket's requests to NATS have timeouts of their own.
+	if !h.enter(context.WithoutCancel(r.Context()), s, sub, from) {
+		t.end(CodeRestart)
+		t.abort()
+		return nil
+	}
+	h.wg.Go(func() {
+		h.open.WithLabelValues("ws").Inc()
+		defer h.open.WithLabelValues("ws").Dec()
+		t.read(func() { s.end(codeUnsupported) })
+		t.abort()
+		s.finish()
+	})
+	return nil
+}
+
+type wsTransport struct {
+	conn   *websocket.Conn
+	limits *limits
+}
+
+func (t *wsTransport) write(m *message) error {
+	if err := t.conn.SetWriteDeadline(time.Now().Add(t.limits.write)); err != nil {
+		return err
+	}
+	if !m.shared {
+		return t.conn.WriteMessage(websocket.TextMessage, m.body)
+	}
+	frame, err := m.prepared()
+	if err != nil {
+		return err
+	}
+	return t.conn.WritePreparedMessage(frame)
+}
+
+func (t *wsTransport) ping() error {
+	return t.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(t.limits.write))
+}
+
+func (t *wsTransport) end(code int) {
+	frame := websocket.FormatCloseMessage(code, "")
+	// The client may be gone; abort follows.
+	_ = t.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(t.limits.grace))
+}
+
+func (t *wsTransport) abort() { _ = t.conn.NetConn().Close() } // a second close is an error without a meaning
+
+// read returns when the client has hung up or was cut off. It keeps nothing that the client sends, and refuses what is no
+// text.
+func (t *wsTransport) read(refuse func()) {
+	t.conn.SetReadLimit(maxIncoming)
+	alive := func(string) error { return t.conn.SetReadDeadline(time.Now().Add(2*t.limits.ping + t.limits.write)) }
+	t.conn.SetPongHandler(alive)
+	for err := alive(""); err == nil; {
+		var kind int
+		kind, _, err = t.conn.NextReader()
+		if err == nil && kind != websocket.TextMessage {
+			refuse()
+		}
+	}
+}
