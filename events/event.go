@@ -83,7 +83,7 @@ func New(meta Meta, subject string, data Payload) Event {
 		UserID:      meta.UserID,
 		WorkspaceID: meta.WorkspaceID,
 		RequestID:   meta.RequestID,
-		IP:          meta.IP,
+		IP:          cleanIP(meta.IP),
 		UserAgent:   cleanUserAgent(meta.UserAgent),
 		Data:        data,
 	}
@@ -245,6 +245,15 @@ func validRequestID(s string) bool {
 func validIP(s string) bool {
 	addr, err := netip.ParseAddr(s)
 	return err == nil && addr.Zone() == ""
+}
+
+// cleanIP spells an address in one way, without the zone, which means something on one machine only.
+func cleanIP(s string) string {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return s
+	}
+	return addr.Unmap().WithZone("").String()
 }
 
 // cleanUserAgent keeps a hostile header from failing the write that it came with.

@@ -95,6 +95,22 @@ func TestNewTakesAnyUserAgent(t *testing.T) {
 	}
 }
 
+func TestNewSpellsAddressesInOneWay(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"": "", "203.0.113.7": "203.0.113.7", "::ffff:203.0.113.7": "203.0.113.7", "2001:DB8:0::7": "2001:db8::7", "fe80::1%eth0": "fe80::1",
+	} {
+		meta := byUser
+		meta.IP = given
+		ev := events.New(meta, "", exampleOf("task.created").Data)
+		require.Equal(t, want, ev.IP)
+		require.NoError(t, ev.Validate())
+	}
+	meta := byUser
+	meta.IP = "203.0.113.7:4711"
+	require.ErrorContains(t, events.New(meta, "", exampleOf("task.created").Data).Validate(), "ip: want an IP address")
+}
+
 func TestAggregates(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
