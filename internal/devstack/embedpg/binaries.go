@@ -57,12 +57,10 @@ func (f finder) find(ctx context.Context, binDir string, want int) (binaries, er
 		}
 		return b, nil
 	}
-	var seen []binaries
-	for _, dir := range f.candidates(ctx) {
-		if b, err := f.inspect(ctx, dir); err == nil { // else it is not a folder of PostgreSQL's
-			seen = append(seen, b)
-		}
-	}
+	seen := f.inspectAll(ctx, f.preferred(ctx))
+	usual := f.inspectAll(ctx, f.usual())
+	slices.SortStableFunc(usual, func(a, b binaries) int { return b.major - a.major })
+	seen = append(seen, usual...)
 	if i := slices.IndexFunc(seen, suits); i >= 0 {
 		return seen[i], nil
 	}
@@ -84,8 +82,8 @@ func (f finder) find(ctx context.Context, binDir string, want int) (binaries, er
 		MinVersion, strings.Join(f.folders, ", "), oneLine(err.Error()))
 }
 
-// candidates are folders worth a look: what the user's own set-up names first, then the usual places, newest first.
-func (f finder) candidates(ctx context.Context) []string {
+// preferred are the folders that the user's own set-up names.
+func (f finder) preferred(ctx context.Context) []string {
 	var dirs []string
 	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
@@ -95,26 +93,28 @@ func (f finder) candidates(ctx context.Context) []string {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
-	var usual []string
-	for _, glob := range f.folders {
-		matches, err := filepath.Glob(glob)
-		if err == nil { // the patterns are well-formed
-			usual = append(usual, matches...)
-		}
-	}
-	slices.SortFunc(usual, func(a, b string) int { return versionIn(b) - versionIn(a) })
-	return append(dirs, usual...)
+	return dirs
 }
 
-var number = regexp.MustCompile(`\d+`)
-
-// versionIn is the major version that the name of a folder speaks of.
-func versionIn(dir string) int {
-	major, err := strconv.Atoi(number.FindString(dir))
-	if err != nil {
-		return 0
+func (f finder) usual() []string {
+	var dirs []string
+	for _, glob := range f.folders {
+		if matches, err := filepath.Glob(glob); err == nil { // the patterns are well-formed
+			dirs = append(dirs, matches...)
+		}
 	}
-	return major
+	return dirs
+}
+
+// inspectAll leaves out the folders that aren't PostgreSQL's.
+func (f finder) inspectAll(ctx context.Context, dirs []string) []binaries {
+	var all []binaries
+	for _, dir := range dirs {
+		if b, err := f.inspect(ctx, dir); err == nil {
+			all = append(all, b)
+		}
+	}
+	return all
 }
 
 var versionLine = regexp.MustCompile(`\(PostgreSQL\) ((\d+)\S*)`)

@@ -11,5 +11,5 @@
 // as nobody. Where that user can't reach the directory, the data is placed in /var/tmp and the directory points there.
 //
 // Failure: every error of Start is one line that says what to do or ends in the last words of the server's log, and
-// nothing is left running then. Without Config.Durable a crash of the machine (not of the server) can destroy the data.
+// nothing is left running then. Without Config.Durable a crash of the machine can destroy the data; a crash of the server can not.
 package embedpg

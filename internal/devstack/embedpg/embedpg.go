@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +36,7 @@ const (
 type Config struct {
 	Dir            string // the cluster's directory, made when missing; the file Dir.lock beside it keeps others out
 	BinDir         string // folder of initdb and postgres (FDC_PG_BIN); "" searches the machine, then downloads
-	Durable        bool   // wait for the disk on commit
+	Durable        bool   // wait for the disk, so that data outlives a crash of the machine, not only of the server
 	MaxConnections int    // 0 means 200
 	Owner          int    // id of the process with whose end, however it comes, the cluster is removed; 0 keeps it
 	Log            zerolog.Logger
@@ -118,8 +119,12 @@ func (s *Server) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	s.proc, s.port, err = s.cluster.start(ctx, s.port, false)
-	return err
+	proc, port, err := s.cluster.start(ctx, s.port, false)
+	if err != nil {
+		return err // and keep the port for another try
+	}
+	s.proc, s.port = proc, port
+	return nil
 }
 
 func (s *Server) stop(ctx context.Context) error {
@@ -129,8 +134,8 @@ func (s *Server) stop(ctx context.Context) error {
 		s.proc = nil
 	}
 	if s.guard != nil {
-		errs = append(errs, s.guard.Process.Kill())
-		_ = s.guard.Wait() // says that it was killed
+		errs = append(errs, syscall.Kill(-s.guard.Process.Pid, syscall.SIGKILL)) // with the sleep it waits for
+		_ = s.guard.Wait()                                                       // says that it was killed
 		s.guard = nil
 	}
 	if s.lock != nil {
@@ -173,6 +178,7 @@ func (c *cluster) start(ctx context.Context, port int, detached bool) (*process,
 	clash := time.After(clashPatience)
 	retry := time.NewTicker(100 * time.Millisecond)
 	defer retry.Stop()
+	var clashed error
 	for {
 		chosen := port
 		if chosen == 0 {
@@ -189,8 +195,12 @@ func (c *cluster) start(ctx context.Context, port int, detached bool) (*process,
 			return nil, 0, errors.Join(err, proc.stop(ctx))
 		}
 		if !errors.Is(err, errClash) {
+			if clashed != nil && ctx.Err() != nil {
+				err = clashed // says more than that the time was up
+			}
 			return nil, 0, err
 		}
+		clashed = err
 		select {
 		case <-retry.C:
 		case <-clash:

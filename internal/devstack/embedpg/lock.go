@@ -71,7 +71,10 @@ func tryAcquire(dir string) (*lockFile, error) {
 	return &lockFile{dir: dir, file: file}, nil
 }
 
-func (l *lockFile) release() error { return l.file.Close() }
+// release unlocks by itself: closing is not enough while a child that is just being forked has the file, too.
+func (l *lockFile) release() error {
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close()) //nolint:gosec // a descriptor is small
+}
 
 // remove deletes the file while it is still held, so that nobody can have a lock on a file that is gone unnoticed.
-func (l *lockFile) remove() error { return errors.Join(os.Remove(l.file.Name()), l.file.Close()) }
+func (l *lockFile) remove() error { return errors.Join(os.Remove(l.file.Name()), l.release()) }

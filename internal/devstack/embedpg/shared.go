@@ -27,6 +27,7 @@ func Join(ctx context.Context, cfg Config) (*Shared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join PostgreSQL: %w", err)
 	}
+	cfg.Dir = lock.dir
 	s, err := join(ctx, cfg)
 	if err = errors.Join(err, lock.release()); err != nil {
 		return nil, fmt.Errorf("join PostgreSQL: %w", err)
@@ -43,11 +44,7 @@ func join(ctx context.Context, cfg Config) (*Shared, error) {
 		c := &cluster{dir: cfg.Dir, home: home}
 		return &Shared{cluster: c, port: file.port}, c.readPassword()
 	}
-	dir, err := resolve(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	guard, err := guard(ctx, dir, cfg.Owner) // first, so that nothing is left of a start that is cut short
+	guard, err := guard(ctx, cfg.Dir, cfg.Owner) // first, so that nothing is left of a start that is cut short
 	if err != nil {
 		return nil, err
 	}

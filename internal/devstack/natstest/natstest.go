@@ -3,11 +3,13 @@ package natstest
 import (
 	"crypto/rand"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
 
 	"fdc/internal/devstack/embednats"
+	"fdc/internal/platform/bus"
 )
 
 // Option changes the server that New starts.
@@ -40,10 +42,32 @@ func New(tb testing.TB, opts ...Option) *embednats.Server {
 	return s
 }
 
-// Connect opens a connection as a user of nats.conf and closes it when the test is over.
+// Provisioned is New with the project's streams, buckets and consumers.
+func Provisioned(tb testing.TB, opts ...Option) *embednats.Server {
+	tb.Helper()
+	s := New(tb, opts...)
+	conn, err := s.Connect("provision", nats.CustomInboxPrefix(bus.InboxPrefix("provision")))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := bus.JetStream(conn)
+	if err == nil {
+		err = bus.Provision(tb.Context(), js, 1)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// Connect opens a connection as a user of nats.conf and closes it when the test is over. It lasts over restarts of the
+// server.
 func Connect(tb testing.TB, s *embednats.Server, user string, opts ...nats.Option) *nats.Conn {
 	tb.Helper()
-	conn, err := s.Connect(user, opts...)
+	conn, err := s.Connect(user, append([]nats.Option{
+		nats.CustomInboxPrefix(bus.InboxPrefix(user)), nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond),
+	}, opts...)...)
 	if err != nil {
 		tb.Fatal(err)
 	}

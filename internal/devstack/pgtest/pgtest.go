@@ -63,16 +63,20 @@ func Cluster(tb testing.TB) *embedpg.Server {
 	cfg := config(os.Getpid(), strings.ToLower(rand.Text()))
 	cfg.Log = zerolog.New(zerolog.NewTestWriter(tb))
 	server, err := embedpg.Start(ctx, cfg)
-	if err != nil {
-		tb.Fatal(err)
-	}
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := errors.Join(server.Stop(ctx), embedpg.Remove(ctx, cfg.Dir)); err != nil {
+		var stopped error
+		if server != nil {
+			stopped = server.Stop(ctx)
+		}
+		if err := errors.Join(stopped, embedpg.Remove(ctx, cfg.Dir)); err != nil {
 			tb.Error(err)
 		}
 	})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	if _, err := postgres.Migrate(ctx, server.URL(embedpg.Database), migrations.FS); err != nil {
 		tb.Fatal(err)
 	}
@@ -227,8 +231,22 @@ func open(tb testing.TB, from string) *DB {
 	if db.Pool, err = pgxpool.NewWithConfig(tb.Context(), cfg); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(db.Pool.Close)
+	tb.Cleanup(func() { closePool(tb, db.Pool) })
 	return db
+}
+
+// closePool does not wait for ever, as Close does, for a connection that a failed test still holds.
+func closePool(tb testing.TB, pool *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		tb.Errorf("%d connections were not given back to the pool", pool.Stat().AcquiredConns())
+	}
 }
 
 func drop(tb testing.TB, shared *embedpg.Shared, name string) {
