@@ -1,0 +1,28 @@
+// Package googleemu is a Google in one http.Handler: OAuth 2.0 (code flow with PKCE), Calendar v3 and Tasks v1 on Google's
+// own paths, and a control API under /_emulator/ to make users, inject faults, move the clock and read what was asked.
+// The official Go clients work against it unchanged.
+//
+// # What it guarantees
+//
+//   - Every change of a user's calendars gets the next number of that user's log. A sync token is a signed {user, resource,
+//     number, filter}: the delta behind it is every record with a higher number, nothing else, in order of change.
+//   - The pages of one listing are cut from a snapshot taken at its first request, and cut before filters apply: a page may
+//     be short or empty and still have a successor. The last page, and only the last, carries nextSyncToken, and that token
+//     is as old as the snapshot, so what changed while paging is in the next delta.
+//   - Records are never changed in place. Whoever holds one, a snapshot say, may read it without a lock.
+//   - With Options.File the state outlives the process. Writes are atomic (temporary file, then rename) and a moment behind
+//     the answers, so a kill may lose the last half second; Close writes everything.
+//   - Memory is bounded: bodies, page sizes, records per list, snapshots, the request log, faults and the notification queue
+//     all have limits.
+//
+// # Where Google's behaviour is unknown
+//
+// The choice made here is the one that asks more of a client: deleting a series reports the series alone and says nothing
+// about its exceptions; moving a task to another list leaves no trace in the first; a list ends a page token's life by forgetting
+// its snapshot; the same sync token asked twice gives what is newest each time; unknown query parameters are refused.
+//
+// # How it fails
+//
+// Calendar, Tasks and userinfo answer errors in Google's envelope, /token and /revoke in OAuth's form, the sign-in page as
+// HTML. New refuses a state file it cannot read; a failing save is logged, tried again, and returned by Close.
+package googleemu
