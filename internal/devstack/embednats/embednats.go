@@ -50,16 +50,13 @@ type Server struct {
 
 // Start runs a server and returns when it takes connections. The context bounds only the start.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, addr: cfg.Addr, passwords: make(map[string]string)}
-	for _, user := range users(fdc.NATSConf) {
-		s.passwords[user] = cfg.Passwords[user]
-		if s.passwords[user] == "" {
-			s.passwords[user] = rand.Text()
-		}
-	}
-	for user := range cfg.Passwords {
+	s := &Server{cfg: cfg, addr: cfg.Addr, passwords: NewPasswords()}
+	for user, password := range cfg.Passwords {
 		if _, ok := s.passwords[user]; !ok {
 			return nil, fmt.Errorf("start NATS: nats.conf has no user %q", user)
+		}
+		if password != "" {
+			s.passwords[user] = password
 		}
 	}
 	s.mu.Lock()
@@ -259,13 +256,14 @@ func (s *Server) options() (*server.Options, error) {
 
 var passwordVariable = regexp.MustCompile(`\$NATS_PASSWORD_([A-Z_]+)`)
 
-// users are the names behind the password variables of a configuration.
-func users(conf string) []string {
-	var names []string
-	for _, match := range passwordVariable.FindAllStringSubmatch(conf, -1) {
-		names = append(names, strings.ReplaceAll(strings.ToLower(match[1]), "_", "-"))
+// NewPasswords makes a password for every user of nats.conf, which are those with a variable there.
+func NewPasswords() map[string]string {
+	passwords := make(map[string]string)
+	for _, match := range passwordVariable.FindAllStringSubmatch(fdc.NATSConf, -1) {
+		user := strings.ReplaceAll(strings.ToLower(match[1]), "_", "-")
+		passwords[user] = rand.Text()
 	}
-	return names
+	return passwords
 }
 
 func variable(user string) string {

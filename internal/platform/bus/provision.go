@@ -2,17 +2,17 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Provision makes every stream, bucket and consumer and updates the settings of those that exist. It is idempotent and
 // never recreates one; a setting that can't be changed in place is an error that names the stream.
 func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error {
-	if _, err := js.AccountInfo(ctx); err != nil {
-		return fmt.Errorf("ask NATS for JetStream: %w", err)
-	}
 	for _, config := range append(Streams(replicas), Buckets(replicas)...) {
 		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
 			return fmt.Errorf("provision stream %s: %w", config.Name, err)
@@ -24,4 +24,26 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 		}
 	}
 	return nil
+}
+
+// Reachable waits for the server to answer for as long as a dial may take, and says in one line what is wrong with it:
+// absent, wrong credentials, no JetStream.
+func Reachable(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for nc.Status() != nats.CONNECTED {
+		select {
+		case <-ctx.Done():
+			if err := nc.LastError(); err != nil {
+				return err
+			}
+			return errors.New("no server answers")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	_, err := js.AccountInfo(ctx)
+	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
+		return errors.New("the server runs without JetStream; start it from nats.conf")
+	}
+	return err
 }

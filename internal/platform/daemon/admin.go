@@ -87,6 +87,19 @@ func (h *Handle) status(ctx context.Context) map[string]string {
 	return problems
 }
 
+// problems returns what keeps which service from being ready.
+func (a *Admin) problems(ctx context.Context) map[string]map[string]string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	services := make(map[string]map[string]string)
+	for name, h := range a.services {
+		if problems := h.status(ctx); len(problems) > 0 {
+			services[name] = problems
+		}
+	}
+	return services
+}
+
 // Handler serves the three paths.
 func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -96,15 +109,7 @@ func (a *Admin) Handler() http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
-		a.mu.Lock()
-		services := make(map[string]map[string]string)
-		for name, h := range a.services {
-			if problems := h.status(ctx); len(problems) > 0 {
-				services[name] = problems
-			}
-		}
-		a.mu.Unlock()
-		if len(services) > 0 {
+		if services := a.problems(ctx); len(services) > 0 {
 			answer(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "services": services})
 			return
 		}
@@ -145,4 +150,20 @@ func ServeHTTP(ctx context.Context, server *http.Server, listener net.Listener, 
 	}
 	<-ended
 	return nil
+}
+
+// AwaitReady waits until every service is ready.
+func (a *Admin) AwaitReady(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if len(a.problems(ctx)) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the services: %w", ctx.Err())
+		case <-tick.C:
+		}
+	}
 }

@@ -18,6 +18,9 @@ import (
 // Append inserts the event into the outbox in the caller's transaction. The caller has locked or bumped the row of the
 // event's aggregate in the same transaction. An event that breaks the wire contract is refused here, before the commit.
 func Append(ctx context.Context, tx pgx.Tx, event events.Event) error {
+	if t, ok := events.TypeByName(event.Type); !ok || !t.Stored {
+		return fmt.Errorf("append event: %s is not for the stream", event.Type)
+	}
 	body, err := events.Encode(event)
 	if err != nil {
 		return fmt.Errorf("append event: %w", err)

@@ -23,6 +23,9 @@ var ErrSchemaNewer = errors.New("the database's schema is newer than this binary
 // ErrSchemaOlder says that migrations are missing.
 var ErrSchemaOlder = errors.New("the database's schema is older than this binary; run fdc migrate")
 
+// ErrServerTooOld says that the server is older than MinServerVersion.
+var ErrServerTooOld = errors.New("the PostgreSQL server is too old")
+
 // Applied is one migration that Migrate ran.
 type Applied struct {
 	Version  int64
@@ -94,7 +97,7 @@ func supported(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("ask for the server's version: %w", err)
 	}
 	if number < MinServerVersion {
-		return fmt.Errorf("PostgreSQL %s is too old: FDC needs %d or newer", name, MinServerVersion/10_000)
+		return fmt.Errorf("%w: it is %s, FDC needs %d or newer", ErrServerTooOld, name, MinServerVersion/10_000)
 	}
 	return nil
 }

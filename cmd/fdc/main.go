@@ -1,0 +1,66 @@
+// Command fdc runs the whole system on one machine (fdc dev), prepares databases and streams (fdc migrate) and shows
+// operators what is going on.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"fdc/internal/platform/daemon"
+	"fdc/internal/service"
+)
+
+func main() {
+	os.Exit(daemon.Main("fdc", os.Environ(), os.Stderr, func(ctx context.Context, environ map[string]string) error {
+		return execute(ctx, environ, os.Args[1:], os.Stdout, os.Stderr)
+	}))
+}
+
+// cli is what every sub-command shares.
+type cli struct {
+	environ        map[string]string
+	stdout, stderr io.Writer
+
+	data string
+	json bool
+}
+
+// execute runs the command line. A mistake in it is a *daemon.UsageError.
+func execute(ctx context.Context, environ map[string]string, args []string, stdout, stderr io.Writer) error {
+	c := &cli{environ: environ, stdout: stdout, stderr: stderr}
+	began := false
+	root := &cobra.Command{
+		Use:   "fdc",
+		Short: "The backend of a founders' cockpit, event-driven on NATS JetStream",
+		Long: "fdc runs the whole system on one machine, prepares databases and streams, and shows operators what is going on.\n" +
+			"It finds a running `fdc dev` by its data directory; NATS_* and DATABASE_* in the environment come first.",
+		SilenceErrors: true, SilenceUsage: true,
+		PersistentPreRun: func(*cobra.Command, []string) { began = true },
+	}
+	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
+	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
+	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !began {
+		return &daemon.UsageError{Err: err}
+	}
+	return err
+}
+
+func (c *cli) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if c.json {
+				return c.printJSON(map[string]string{"version": service.Version})
+			}
+			return c.printf("fdc %s\n", service.Version)
+		},
+	}
+}

@@ -1,0 +1,27 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/telemetry"
+	"fdc/internal/service"
+)
+
+func (c *cli) migrate() *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Make or update the schema and the streams, consumers and buckets",
+		Long: "migrate makes what the services expect to find, and updates what has changed; nothing is recreated. It reads\n" +
+			"DATABASE_URL (or DATABASE_DIRECT_URL) and NATS_URL, NATS_PASSWORD and NATS_REPLICAS from the environment; its NATS user\n" +
+			"is provision. It may run while services run.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := daemon.ParseEnv[service.MigrateConfig](c.environ)
+			if err != nil {
+				return err
+			}
+			return service.RunMigrate(cmd.Context(), config, telemetry.Logger(config.Telemetry, c.stderr, "migrate"))
+		},
+	}
+}

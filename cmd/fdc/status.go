@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"fdc/internal/devstack"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/service"
+)
+
+func (c *cli) status() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show streams, consumers, buckets, the outbox and the audit partitions", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+			defer cancel()
+			s, err := c.readStatus(ctx)
+			switch {
+			case err != nil:
+				return err
+			case c.json:
+				return c.printJSON(s)
+			}
+			return c.printStatus(s)
+		},
+	}
+}
+
+// operatorConfig is what an operator's command connects with.
+type operatorConfig struct {
+	Database postgres.Config
+	Bus      bus.Config
+}
+
+// operator reads the environment, or finds a running fdc dev when that says nothing of NATS and the database.
+func (c *cli) operator() (operatorConfig, error) {
+	environ := make(map[string]string, len(c.environ))
+	for name, value := range c.environ {
+		environ[name] = value
+	}
+	if environ["NATS_URL"] == "" && environ["DATABASE_URL"] == "" {
+		found, err := devstack.ReadAddresses(c.data)
+		if err != nil {
+			return operatorConfig{}, errors.Join(err, errors.New("start fdc dev, name its --data, or set NATS_URL and DATABASE_URL"))
+		}
+		environ["NATS_URL"], environ["DATABASE_URL"] = found.NATS, found.Postgres
+	}
+	return daemon.ParseEnv[operatorConfig](environ)
+}
+
+func (c *cli) readStatus(ctx context.Context) (service.Status, error) {
+	config, err := c.operator()
+	if err != nil {
+		return service.Status{}, err
+	}
+	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
+	if err != nil {
+		return service.Status{}, err
+	}
+	defer nc.Close()
+	js, err := bus.JetStream(nc)
+	if err != nil {
+		return service.Status{}, err
+	}
+	if err := bus.Reachable(ctx, nc, js); err != nil {
+		return service.Status{}, &unreachableError{"NATS", err}
+	}
+	pool, err := postgres.Open(ctx, config.Database, "fdc-status")
+	if err != nil {
+		return service.Status{}, err
+	}
+	defer pool.Close()
+	if err := pool.Ping(ctx); err != nil {
+		return service.Status{}, &unreachableError{"PostgreSQL", err}
+	}
+	if config.Database.ReplicaURL == "" {
+		return service.ReadStatus(ctx, js, pool, nil)
+	}
+	replica, err := pgxpool.New(ctx, config.Database.ReplicaURL)
+	if err != nil {
+		return service.Status{}, &unreachableError{"the replica", err}
+	}
+	defer replica.Close()
+	return service.ReadStatus(ctx, js, pool, replica)
+}
+
+// unreachableError says what did not answer.
+type unreachableError struct {
+	what string
+	err  error
+}
+
+func (e *unreachableError) Error() string {
+	return e.what + " does not answer: " + e.err.Error() + "; is fdc dev, or the server, running?"
+}
+func (e *unreachableError) Unwrap() error { return e.err }
+
+func (c *cli) printStatus(s service.Status) error {
+	var streams, consumers, buckets, partitions [][]any
+	for _, v := range s.Streams {
+		streams = append(streams, []any{v.Name, v.Messages, v.Bytes, v.FirstSeq, v.LastSeq})
+	}
+	for _, v := range s.Consumers {
+		consumers = append(consumers, []any{v.Stream, v.Name, v.Pending, v.AckPending, v.Redelivered})
+	}
+	for _, v := range s.Buckets {
+		buckets = append(buckets, []any{v.Name, v.Keys, v.Bytes})
+	}
+	for _, v := range s.Partitions {
+		partitions = append(partitions, []any{v.Month, v.State, v.Rows, v.Bytes})
+	}
+	err := errors.Join(
+		c.table("STREAMS", []any{"name", "messages", "bytes", "first", "last"}, streams),
+		c.table("CONSUMERS", []any{"stream", "name", "pending", "ack pending", "redelivered"}, consumers),
+		c.table("BUCKETS", []any{"name", "keys", "bytes"}, buckets),
+		c.table("AUDIT PARTITIONS", []any{"month", "state", "rows", "bytes"}, partitions),
+	)
+	if err != nil {
+		return err
+	}
+	if s.Replica != nil {
+		if err := c.printf("REPLICA\n  %.1f s behind\n\n", s.Replica.LagSeconds); err != nil {
+			return err
+		}
+	}
+	return c.printf("OUTBOX\n  %d pending, the oldest for %.1f s\n", s.Outbox.Pending, s.Outbox.OldestAgeSeconds)
+}

@@ -1,0 +1,155 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"fdc/internal/gsync"
+	"fdc/internal/httpapi"
+	"fdc/internal/identity"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/seal"
+	"fdc/internal/push"
+	"fdc/internal/task"
+	"fdc/internal/workspace"
+)
+
+// APIConfig is the environment of cmd/api.
+type APIConfig struct {
+	Common
+	Google gsync.OAuth
+	Keys   KeyConfig
+
+	HTTPAddr       string       `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080"`
+	PublicURL      PublicURL    `env:"PUBLIC_URL" envDefault:"http://127.0.0.1:8080"`
+	TrustedProxies ProxyNetwork `env:"TRUSTED_PROXIES"`
+	SyncAsync      bool         `env:"SYNC_ASYNC_MODE" envDefault:"true"`
+
+	// Listener replaces HTTPAddr when the caller has opened it already.
+	Listener net.Listener `env:"-"`
+}
+
+// KeyConfig holds the keys that seal what is stored.
+type KeyConfig struct {
+	Master seal.Secret `env:"MASTER_ENCRYPTION_KEYS,required,notEmpty"`
+}
+
+// Validate names what is malformed.
+func (c KeyConfig) Validate() error {
+	if c.Master == "" {
+		return nil // said already: required
+	}
+	if _, err := seal.ParseKeys(c.Master); err != nil {
+		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
+	}
+	return nil
+}
+
+// PublicURL is the address that browsers use: scheme and host.
+type PublicURL struct{ *url.URL }
+
+// UnmarshalText reads https://HOST or http://HOST:PORT.
+func (p *PublicURL) UnmarshalText(text []byte) error {
+	u, err := url.Parse(string(text))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		return errors.New("want https://HOST or http://HOST:PORT, nothing behind")
+	}
+	p.URL = u
+	return nil
+}
+
+// ProxyNetwork lists the networks whose X-Forwarded-For counts.
+type ProxyNetwork []netip.Prefix
+
+// UnmarshalText reads CIDRs separated by commas.
+func (n *ProxyNetwork) UnmarshalText(text []byte) error {
+	for entry := range strings.SplitSeq(string(text), ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(entry)
+		if err != nil {
+			return errors.New("want CIDRs such as 10.0.0.0/8, separated by commas")
+		}
+		*n = append(*n, prefix)
+	}
+	return nil
+}
+
+// API runs the service from the environment.
+var API = standalone("api", RunAPI)
+
+// RunAPI serves HTTP and push, and takes its turn at relaying the outbox, until ctx ends.
+func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
+	listener := c.Listener
+	if listener == nil {
+		var err error
+		if listener, err = Listen(ctx, c.HTTPAddr, "HTTP_ADDR"); err != nil {
+			return err
+		}
+	}
+	defer listener.Close() //nolint:errcheck // the server has closed it in an orderly end
+	keys, err := seal.ParseKeys(c.Keys.Master)
+	if err != nil {
+		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
+	}
+	b, err := connect(ctx, "api", c.Common, r)
+	if err != nil {
+		return orderly(ctx, err)
+	}
+	defer b.close()
+	if _, err := bus.BindStream(ctx, b.js, bus.Events, r.waiting); err != nil {
+		return orderly(ctx, err)
+	}
+
+	workspaces := workspace.New(b.outbox)
+	tasks := task.New(b.outbox, workspaces)
+	google := gsync.New(gsync.Config{
+		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
+		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+	})
+	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
+	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
+	handler := httpapi.New(httpapi.Config{
+		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
+		Outbox: b.outbox, Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
+		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
+	})
+
+	// The relay outlives the last request, whose event it publishes.
+	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return relay.Run(relayCtx) })
+	group.Go(func() error { return hub.Run(groupCtx) })
+	group.Go(func() error {
+		defer stopRelay()
+		r.Admin.Ready()
+		r.Log.Info().Str("addr", listener.Addr().String()).Msg("serving")
+		return daemon.ServeHTTP(groupCtx, httpapi.NewServer(handler, r.Log), listener, drainTime)
+	})
+	return group.Wait()
+}
+
+// lateOutbox is the age at which the outbox counts as not draining.
+const lateOutbox = 30 * time.Second
+
+// checks asks everything that the API depends on.
+func (b *backends) checks(ctx context.Context) map[string]error {
+	answers := map[string]error{"postgres": b.pool.Ping(ctx), "nats": connected(b.nc)}
+	age, err := outbox.Age(ctx, b.pool)
+	if err == nil && age > lateOutbox {
+		err = fmt.Errorf("the oldest event has waited for %s", age.Round(time.Second))
+	}
+	answers["outbox"] = err
+	return answers
+}

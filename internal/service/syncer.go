@@ -1,0 +1,47 @@
+package service
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"fdc/internal/gsync"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/seal"
+	"fdc/internal/platform/worker"
+	"fdc/internal/task"
+	"fdc/internal/workspace"
+)
+
+// SyncerConfig is the environment of cmd/syncer.
+type SyncerConfig struct {
+	Common
+	Google gsync.OAuth
+	Keys   KeyConfig
+}
+
+// Syncer runs the service from the environment.
+var Syncer = standalone(bus.Syncer, RunSyncer)
+
+// RunSyncer runs the sync jobs of all users, woken by their requests, until ctx ends.
+func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
+	keys, err := seal.ParseKeys(c.Keys.Master)
+	if err != nil {
+		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
+	}
+	b, err := connect(ctx, bus.Syncer, c.Common, r)
+	if err != nil {
+		return orderly(ctx, err)
+	}
+	defer b.close()
+	workspaces := workspace.New(b.outbox)
+	runner := gsync.NewRunner(gsync.New(gsync.Config{
+		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.outbox, workspaces), Members: workspaces,
+		Source: "/fdc/syncer", Version: Version, NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+	}), gsync.RunnerConfig{Grace: drainTime})
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return runner.Run(groupCtx) })
+	group.Go(func() error { return consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
+	return group.Wait()
+}
