@@ -134,4 +134,3 @@ func pointer(name string) string {
 	}
 	return "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
 }
-

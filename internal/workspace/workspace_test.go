@@ -1,0 +1,431 @@
+package workspace_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+	"fdc/internal/devstack/pgtest"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/workspace"
+)
+
+// office is a workspace service on a database of its own.
+type office struct {
+	*workspace.Service
+	db *pgtest.DB
+	ob *outbox.Outbox
+}
+
+func open(t *testing.T) *office {
+	t.Helper()
+	db := pgtest.New(t)
+	ob := outbox.New(db.Pool, nil)
+	return &office{Service: workspace.New(ob), db: db, ob: ob}
+}
+
+// user makes someone who has signed in.
+func (o *office) user(t *testing.T, email string) string {
+	t.Helper()
+	id := events.NewID()
+	_, err := o.db.Pool.Exec(t.Context(), `INSERT INTO users (id, email, name, google_id) VALUES ($1, $2, $2, 'g-' || $2)`, id, email)
+	require.NoError(t, err)
+	return id
+}
+
+func by(userID string) events.Meta {
+	return events.Meta{Source: "/fdc/api", ActorID: userID, UserID: userID, RequestID: "r-1", IP: "192.0.2.1", UserAgent: "test"}
+}
+
+// told gives the events since the last call, in their order.
+func (o *office) told(t *testing.T) []events.Event {
+	t.Helper()
+	rows, err := o.db.Pool.Query(t.Context(), `WITH gone AS (DELETE FROM outbox RETURNING id, body) SELECT body FROM gone ORDER BY id`)
+	require.NoError(t, err)
+	bodies, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
+	require.NoError(t, err)
+	list := make([]events.Event, len(bodies))
+	for i, body := range bodies {
+		list[i], err = events.Decode(body)
+		require.NoError(t, err)
+	}
+	return list
+}
+
+func payloads(list []events.Event) []events.Payload {
+	var p []events.Payload
+	for _, ev := range list {
+		p = append(p, ev.Data)
+	}
+	return p
+}
+
+func (o *office) requireTold(t *testing.T, want ...events.Payload) {
+	t.Helper()
+	require.Equal(t, want, payloads(o.told(t)))
+}
+
+func (o *office) make(t *testing.T, owner string) string {
+	t.Helper()
+	w, err := o.Create(t.Context(), by(owner), owner, "Demo")
+	require.NoError(t, err)
+	o.requireTold(t, events.WorkspaceCreated{WorkspaceID: w.ID, Version: 1})
+	return w.ID
+}
+
+// seat puts someone into a workspace behind the service's back.
+func (o *office) seat(t *testing.T, workspaceID, userID, role string) {
+	t.Helper()
+	_, err := o.db.Pool.Exec(t.Context(), `
+		INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, $3)
+		ON CONFLICT (workspace_id, user_id) DO UPDATE SET role = excluded.role`, workspaceID, userID, role)
+	require.NoError(t, err)
+}
+
+func (o *office) version(t *testing.T, workspaceID string) (v int64) {
+	t.Helper()
+	require.NoError(t, o.db.Pool.QueryRow(t.Context(), `SELECT version FROM workspaces WHERE id = $1`, workspaceID).Scan(&v))
+	return v
+}
+
+func requireKind(t *testing.T, want fault.Kind, err error) *fault.Error {
+	t.Helper()
+	require.Error(t, err)
+	require.Equal(t, want, fault.KindOf(err), "%v", err)
+	var f *fault.Error
+	require.ErrorAs(t, err, &f)
+	return f
+}
+
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice := o.user(t, "alice@example.com")
+	first, err := o.Create(t.Context(), by(alice), alice, "  Demo  ")
+	require.NoError(t, err)
+	require.Equal(t, "Demo", first.Name)
+	require.Equal(t, workspace.RoleOwner, first.Role)
+
+	told := o.told(t)
+	require.Equal(t, []events.Payload{events.WorkspaceCreated{WorkspaceID: first.ID, Version: 1}}, payloads(told))
+	require.Equal(t, alice, told[0].UserID)
+	require.Equal(t, alice, told[0].ActorID)
+	require.Equal(t, "evt.workspace.created.v1."+first.ID, told[0].NATSSubject())
+
+	second, err := o.Create(t.Context(), by(alice), alice, strings.Repeat("界", 200))
+	require.NoError(t, err)
+	list, err := o.List(t.Context(), alice)
+	require.NoError(t, err)
+	require.Equal(t, []workspace.Workspace{first, second}, list)
+	o.told(t)
+
+	for _, name := range []string{"", "   ", strings.Repeat("x", 201), "a\nb", "a\x00b", "a\xffb"} {
+		_, err := o.Create(t.Context(), by(alice), alice, name)
+		f := requireKind(t, fault.Invalid, err)
+		require.Equal(t, "/name", f.Fields[0].Pointer)
+	}
+	o.requireTold(t)
+	list, err = o.List(t.Context(), o.user(t, "nobody@example.com"))
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
+func TestAddMember(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice, bob := o.user(t, "alice@example.com"), o.user(t, "Bob@Example.com")
+	w := o.make(t, alice)
+
+	m, err := o.AddMember(t.Context(), by(alice), alice, w, " bob@example.COM ", workspace.RoleMember)
+	require.NoError(t, err)
+	require.Equal(t, workspace.Member{UserID: bob, Email: "Bob@Example.com", Name: "Bob@Example.com", Role: "MEMBER", Status: "active"}, m)
+	told := o.told(t)
+	require.Equal(t, []events.Payload{events.WorkspaceMemberAdded{
+		WorkspaceID: w, Version: 2, UserID: bob, Role: "MEMBER", Status: "active",
+	}}, payloads(told))
+	require.Equal(t, alice, told[0].ActorID)
+	require.Equal(t, bob, told[0].UserID)
+
+	invited, err := o.AddMember(t.Context(), by(alice), alice, w, "carol@example.com", workspace.RoleAdmin)
+	require.NoError(t, err)
+	require.Equal(t, workspace.Member{UserID: invited.UserID, Email: "carol@example.com", Role: "ADMIN", Status: "invited"}, invited)
+	o.requireTold(t, events.WorkspaceMemberAdded{
+		WorkspaceID: w, Version: 3, UserID: invited.UserID, Role: "ADMIN", Status: "invited", Email: "c***@example.com",
+	})
+
+	list, err := o.Members(t.Context(), bob, w)
+	require.NoError(t, err)
+	require.Len(t, list, 3)
+	require.Equal(t, alice, list[0].UserID)
+	require.Equal(t, []workspace.Member{m, invited}, list[1:])
+
+	for _, email := range []string{"bob@example.com", "CAROL@example.com", "alice@example.com"} {
+		_, err := o.AddMember(t.Context(), by(alice), alice, w, email, workspace.RoleOwner)
+		require.Equal(t, "already-member", requireKind(t, fault.Conflict, err).Code)
+	}
+	// The same address is the same invited person elsewhere.
+	w2 := o.make(t, bob)
+	again, err := o.AddMember(t.Context(), by(bob), bob, w2, "Carol@Example.com", workspace.RoleMember)
+	require.NoError(t, err)
+	require.Equal(t, invited.UserID, again.UserID)
+	o.told(t)
+
+	for _, email := range []string{
+		"", "x", "@example.com", "a@", "Alice <a@example.com>", "a@b, c@d", "a\n@b", "a\x00@example.com", "a@\xff.com",
+		strings.Repeat("x", 250) + "@example.com",
+	} {
+		_, err := o.AddMember(t.Context(), by(alice), alice, w, email, "BOSS")
+		f := requireKind(t, fault.Invalid, err)
+		require.Equal(t, []string{"/email", "/role"}, []string{f.Fields[0].Pointer, f.Fields[1].Pointer}, email)
+	}
+	o.requireTold(t)
+	require.Equal(t, int64(3), o.version(t, w))
+}
+
+// Who may do what to whom: every role against every role.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice := o.user(t, "alice@example.com")
+	w := o.make(t, alice)
+	actor, target := o.user(t, "actor@example.com"), o.user(t, "target@example.com")
+	roles := []string{workspace.RoleOwner, workspace.RoleAdmin, workspace.RoleMember}
+	may := func(actor, other string) bool { return actor == "OWNER" || actor == "ADMIN" && other != "OWNER" }
+	check := func(t *testing.T, allowed bool, err error) {
+		t.Helper()
+		if allowed {
+			require.NoError(t, err)
+		} else {
+			requireKind(t, fault.Forbidden, err)
+		}
+	}
+	n := 0
+	for _, a := range roles {
+		for _, b := range roles {
+			o.seat(t, w, actor, a)
+			n++
+			email := fmt.Sprintf("new%d@example.com", n)
+			_, err := o.AddMember(t.Context(), by(actor), actor, w, email, b)
+			check(t, may(a, b), err)
+			var made bool
+			require.NoError(t, o.db.Pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM users WHERE email = $1)`, email).Scan(&made))
+			require.Equal(t, may(a, b), made, "a refused invitation makes no user")
+
+			for _, to := range roles {
+				o.seat(t, w, target, b)
+				_, err := o.SetRole(t.Context(), by(actor), actor, w, target, to)
+				check(t, may(a, b) && may(a, to), err)
+			}
+			o.seat(t, w, target, b)
+			check(t, may(a, b), o.RemoveMember(t.Context(), by(actor), actor, w, target))
+		}
+		// Everyone may read, and may leave.
+		_, err := o.Members(t.Context(), actor, w)
+		require.NoError(t, err)
+		require.NoError(t, o.RemoveMember(t.Context(), by(actor), actor, w, actor))
+	}
+}
+
+func TestSetRoleAndRemove(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice, bob := o.user(t, "alice@example.com"), o.user(t, "bob@example.com")
+	w := o.make(t, alice)
+	o.seat(t, w, bob, workspace.RoleMember)
+
+	m, err := o.SetRole(t.Context(), by(alice), alice, w, bob, workspace.RoleAdmin)
+	require.NoError(t, err)
+	require.Equal(t, workspace.RoleAdmin, m.Role)
+	o.requireTold(t, events.WorkspaceMemberRoleChanged{WorkspaceID: w, Version: 2, UserID: bob, From: "MEMBER", To: "ADMIN"})
+
+	m, err = o.SetRole(t.Context(), by(alice), alice, w, bob, workspace.RoleAdmin)
+	require.NoError(t, err)
+	require.Equal(t, workspace.RoleAdmin, m.Role)
+	o.requireTold(t) // no change
+
+	_, err = o.SetRole(t.Context(), by(alice), alice, w, bob, "admin")
+	require.Equal(t, "/role", requireKind(t, fault.Invalid, err).Fields[0].Pointer)
+
+	// Bob gives the role up by himself.
+	_, err = o.SetRole(t.Context(), by(bob), bob, w, bob, workspace.RoleMember)
+	require.NoError(t, err)
+	o.requireTold(t, events.WorkspaceMemberRoleChanged{WorkspaceID: w, Version: 3, UserID: bob, From: "ADMIN", To: "MEMBER"})
+
+	require.NoError(t, o.RemoveMember(t.Context(), by(bob), bob, w, bob))
+	o.requireTold(t, events.WorkspaceMemberRemoved{WorkspaceID: w, Version: 4, UserID: bob, Reason: "left"})
+	o.seat(t, w, bob, workspace.RoleMember)
+	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, bob))
+	o.requireTold(t, events.WorkspaceMemberRemoved{WorkspaceID: w, Version: 5, UserID: bob, Reason: "removed"})
+
+	for _, unknown := range []string{bob, events.NewID(), "", "nonsense"} {
+		requireKind(t, fault.NotFound, o.RemoveMember(t.Context(), by(alice), alice, w, unknown))
+		_, err = o.SetRole(t.Context(), by(alice), alice, w, unknown, workspace.RoleAdmin)
+		requireKind(t, fault.NotFound, err)
+	}
+	o.requireTold(t)
+	require.Equal(t, int64(5), o.version(t, w))
+}
+
+func TestLastOwnerStays(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice, bob := o.user(t, "alice@example.com"), o.user(t, "bob@example.com")
+	w := o.make(t, alice)
+	o.seat(t, w, bob, workspace.RoleAdmin)
+	// An invited OWNER can't open the door, so does not count; but can be uninvited.
+	invited, err := o.AddMember(t.Context(), by(alice), alice, w, "carol@example.com", workspace.RoleOwner)
+	require.NoError(t, err)
+	o.told(t)
+
+	require.Equal(t, "last-owner", requireKind(t, fault.Conflict, o.RemoveMember(t.Context(), by(alice), alice, w, alice)).Code)
+	_, err = o.SetRole(t.Context(), by(alice), alice, w, alice, workspace.RoleAdmin)
+	require.Equal(t, "last-owner", requireKind(t, fault.Conflict, err).Code)
+	o.requireTold(t)
+	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, invited.UserID))
+
+	_, err = o.SetRole(t.Context(), by(alice), alice, w, bob, workspace.RoleOwner)
+	require.NoError(t, err)
+	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, alice))
+	list, err := o.Members(t.Context(), bob, w)
+	require.NoError(t, err)
+	require.Len(t, list, 1)
+}
+
+// Two owners let go at the same moment, in every pair of ways: one is refused.
+func TestTwoOwnersCantBothGo(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice, bob := o.user(t, "alice@example.com"), o.user(t, "bob@example.com")
+	leave := func(ctx context.Context, w, me, _ string) error { return o.RemoveMember(ctx, by(me), me, w, me) }
+	stepDown := func(ctx context.Context, w, me, _ string) error {
+		_, err := o.SetRole(ctx, by(me), me, w, me, workspace.RoleMember)
+		return err
+	}
+	oust := func(ctx context.Context, w, me, other string) error { return o.RemoveMember(ctx, by(me), me, w, other) }
+	type act = func(ctx context.Context, w, me, other string) error
+	for name, pair := range map[string][2]act{
+		"leave": {leave, leave}, "step down": {stepDown, stepDown}, "leave and step down": {leave, stepDown}, "oust": {oust, oust},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := o.make(t, alice)
+			o.seat(t, w, bob, workspace.RoleOwner)
+			// Both wait for the lock before either may go on.
+			lock, err := o.db.Pool.Begin(t.Context())
+			require.NoError(t, err)
+			_, err = lock.Exec(t.Context(), `SELECT FROM workspaces WHERE id = $1 FOR UPDATE`, w)
+			require.NoError(t, err)
+			var wg sync.WaitGroup
+			errs := make([]error, 2)
+			wg.Go(func() { errs[0] = pair[0](t.Context(), w, alice, bob) })
+			wg.Go(func() { errs[1] = pair[1](t.Context(), w, bob, alice) })
+			require.Eventually(t, func() bool {
+				var waiting int
+				err := o.db.Pool.QueryRow(t.Context(), `
+					SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+				return err == nil && waiting == 2
+			}, time.Minute, 5*time.Millisecond)
+			require.NoError(t, lock.Rollback(t.Context()))
+			wg.Wait()
+
+			slices.SortFunc(errs, func(a, b error) int {
+				if a == nil {
+					return -1
+				}
+				return 1
+			})
+			require.NoError(t, errs[0])
+			require.Contains(t, []fault.Kind{fault.Conflict, fault.NotFound, fault.Forbidden}, fault.KindOf(errs[1]), "%v", errs[1])
+			var owners int
+			require.NoError(t, o.db.Pool.QueryRow(t.Context(),
+				`SELECT count(*) FROM workspace_members WHERE workspace_id = $1 AND role = 'OWNER'`, w).Scan(&owners))
+			require.Equal(t, 1, owners)
+			require.Len(t, o.told(t), 1)
+		})
+	}
+}
+
+// To someone who isn't in it, a workspace is not there, whatever they ask.
+func TestAnotherTenantsWorkspaceIsNotThere(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice, eve := o.user(t, "alice@example.com"), o.user(t, "eve@example.com")
+	w := o.make(t, alice)
+	own := o.make(t, eve)
+	for _, id := range []string{w, events.NewID(), "", "nonsense", strings.ToUpper(own)} {
+		_, err := o.Role(t.Context(), o.db.Pool, eve, id)
+		requireKind(t, fault.NotFound, err)
+		_, err = o.Members(t.Context(), eve, id)
+		requireKind(t, fault.NotFound, err)
+		_, err = o.AddMember(t.Context(), by(eve), eve, id, "eve@example.com", "nonsense")
+		requireKind(t, fault.NotFound, err)
+		_, err = o.SetRole(t.Context(), by(eve), eve, id, eve, "nonsense")
+		requireKind(t, fault.NotFound, err)
+		requireKind(t, fault.NotFound, o.RemoveMember(t.Context(), by(eve), eve, id, alice))
+		requireKind(t, fault.NotFound, o.RemoveMember(t.Context(), by(eve), eve, id, eve))
+		_, err = o.Data(t.Context(), eve, id)
+		requireKind(t, fault.NotFound, err)
+		_, err = o.PutData(t.Context(), by(eve), eve, id, []byte(`{}`), workspace.Expect{})
+		requireKind(t, fault.NotFound, err)
+		_, err = o.PatchData(t.Context(), by(eve), eve, id, []byte(`{"a":1}`), workspace.Expect{})
+		requireKind(t, fault.NotFound, err)
+	}
+	o.requireTold(t)
+	doc, err := o.Data(t.Context(), alice, w)
+	require.NoError(t, err)
+	require.Zero(t, doc.Version)
+	require.Equal(t, int64(1), o.version(t, w))
+}
+
+func (o *office) join(t *testing.T, from, to string) {
+	t.Helper()
+	require.NoError(t, o.ob.Tx(t.Context(), func(tx pgx.Tx) error { return o.JoinTx(t.Context(), tx, by(to), from, to) }))
+}
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	alice := o.user(t, "alice@example.com")
+	w1, w2 := o.make(t, alice), o.make(t, alice)
+	invite := func(w, email, role string) string {
+		m, err := o.AddMember(t.Context(), by(alice), alice, w, email, role)
+		require.NoError(t, err)
+		o.told(t)
+		return m.UserID
+	}
+
+	// The invited person signs in.
+	bob := invite(w1, "bob@example.com", "ADMIN")
+	require.Equal(t, bob, invite(w2, "bob@example.com", "MEMBER"))
+	_, err := o.db.Pool.Exec(t.Context(), `UPDATE users SET google_id = 'g-bob' WHERE id = $1`, bob)
+	require.NoError(t, err)
+	o.join(t, bob, bob)
+	o.requireTold(t,
+		events.WorkspaceMemberAdded{WorkspaceID: w1, Version: 3, UserID: bob, Role: "ADMIN", Status: "active"},
+		events.WorkspaceMemberAdded{WorkspaceID: w2, Version: 3, UserID: bob, Role: "MEMBER", Status: "active"},
+	)
+
+	// An address that Bob gets later was invited too: to a workspace where he is, and to one where he isn't.
+	w3 := o.make(t, alice)
+	other := invite(w1, "robert@example.com", "OWNER")
+	require.Equal(t, other, invite(w3, "robert@example.com", "OWNER"))
+	o.join(t, other, bob)
+	o.requireTold(t,
+		events.WorkspaceMemberRemoved{WorkspaceID: w1, Version: 5, UserID: other, Reason: "removed"},
+		events.WorkspaceMemberRemoved{WorkspaceID: w3, Version: 3, UserID: other, Reason: "removed"},
+		events.WorkspaceMemberAdded{WorkspaceID: w3, Version: 4, UserID: bob, Role: "OWNER", Status: "active"},
+	)
+	role, err := o.Role(t.Context(), o.db.Pool, bob, w1)
+	require.NoError(t, err)
+	require.Equal(t, "ADMIN", role, "what he had")
+	_, err = o.Role(t.Context(), o.db.Pool, other, w3)
+	requireKind(t, fault.NotFound, err)
+}
