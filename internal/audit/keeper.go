@@ -25,9 +25,11 @@ const (
 
 // Keeper makes partitions ahead. Run it in every copy of the service: one works, the others stand by and watch.
 type Keeper struct {
-	db  postgres.Config
-	log zerolog.Logger
-	now func() time.Time
+	db    postgres.Config
+	log   zerolog.Logger
+	now   func() time.Time
+	every time.Duration // between two looks
+	retry time.Duration // before the next connection
 
 	ahead  prometheus.Gauge
 	leader prometheus.Gauge
@@ -37,6 +39,7 @@ type Keeper struct {
 func NewKeeper(db postgres.Config, log zerolog.Logger, metrics prometheus.Registerer) *Keeper {
 	k := &Keeper{
 		db: db, log: log.With().Str("component", "audit").Logger(), now: time.Now,
+		every: checkEvery, retry: retryAfter,
 		ahead: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "audit_partition_months_ahead",
 			Help: "Months after the current one that have their partition; -1 when the current one has none. Alert at 2.",
@@ -70,7 +73,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		k.log.Warn().Err(err).Msg("audit keeper interrupted")
 		select {
 		case <-ctx.Done():
-		case <-time.After(retryAfter):
+		case <-time.After(k.retry):
 		}
 	}
 	return nil
@@ -88,7 +91,7 @@ func (k *Keeper) term(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare keeper session: %w", err)
 	}
-	check := time.NewTicker(checkEvery)
+	check := time.NewTicker(k.every)
 	defer check.Stop()
 	defer k.leader.Set(0)
 	leads := false
