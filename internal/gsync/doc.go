@@ -1,0 +1,41 @@
+// Package gsync keeps a user's tasks and calendars here and at Google the same: OAuth and its tokens, the queue of sync
+// jobs, the pull of calendars, the two-way sync of tasks, and reads of what was pulled.
+//
+// # Accounts
+//
+// Tokens are sealed before they reach Postgres, each for its user and kind. A refresh runs under a lock on the account's
+// row, so exactly one process refreshes and a rotated refresh token is kept before anybody uses the new access token.
+// When Google refuses the refresh token the account becomes reauth_required, in one transaction with the event that says
+// so. Another Google account than before is refused on reconnecting, never merged.
+//
+// # Jobs
+//
+// A job is a row of sync_jobs; the event sync.requested and Runner.Wake only wake. Per user at most one job is pending
+// and one processing: a request while one is pending widens that one, a request while one is processing makes one more, so
+// the last change is never lost. A Runner holds a job by a lease that it renews; every write of a run is fenced by the
+// lease's token in the same transaction, so a run that was presumed dead can't write after another has taken over.
+// Runs are idempotent: whatever was committed before a crash is found again and not repeated. A job is completed in the
+// transaction that applies the last page, stores how far it read, and appends the event, or not at all.
+//
+// # Calendars
+//
+// Pulled with singleEvents=false: masters, single events and exceptions are kept as Google has them, and reads expand the
+// series in the event's own zone. A full read marks what it sees with a generation and sweeps the rest at its end; until
+// then everything stays visible. Data that breaks the rules (an end before the start, an unknown zone, a bad RRULE) is
+// kept and shown as far as it can be, and never fails a sync.
+//
+// # Tasks
+//
+// A link holds what Google had of a task when last heard of. It is the base of a three-way merge, field by field: edits of
+// different fields both survive, of the same field the later wins. An insert at Google is journalled before it is sent;
+// when its outcome is unknown the list is searched for it before anything is sent again, so an answer that was lost makes
+// no second task.
+//
+// # Failure modes
+//
+//   - Google slow, limiting or down: calls are repeated with backoff; then the job goes back to the queue for later, up to
+//     a number of attempts, and fails with a stable code.
+//   - Google refuses one task or one calendar: that one is marked and warned of, the rest completes.
+//   - Postgres away: the run ends, its lease runs out, and another takes over.
+//   - NATS away: progress is not told; jobs start at the next poll, within a second.
+package gsync
