@@ -1,0 +1,270 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"fdc/internal/gsync"
+	"fdc/internal/identity"
+	"fdc/internal/platform/fault"
+)
+
+// CurrentSession is who is signed in and what they may enter.
+type CurrentSession struct {
+	User       User             `json:"user"       doc:"Who."`
+	Session    Session          `json:"session"    doc:"On this device."`
+	Workspaces []WorkspaceRole  `json:"workspaces" doc:"Where they are a member."`
+	Google     GoogleConnection `json:"google"     doc:"Their access to Google Tasks and Calendar."`
+}
+
+// User is someone who has signed in.
+type User struct {
+	ID         string `json:"id"         format:"uuid"  doc:"The user."`
+	Email      string `json:"email"      doc:"Their address at Google."`
+	Name       string `json:"name"       doc:"Their name at Google."`
+	SystemRole string `json:"systemRole" enum:"SA|USER" doc:"SA for operators."`
+}
+
+// Session is a signed-in device, seen from itself.
+type Session struct {
+	ID            string    `json:"id"            format:"uuid" doc:"The session; never its token."`
+	CreatedAt     time.Time `json:"createdAt"     doc:"When the user signed in."`
+	ExpiresAt     time.Time `json:"expiresAt"     doc:"When it ends whatever happens."`
+	IdleExpiresAt time.Time `json:"idleExpiresAt" doc:"When it ends if no request comes."`
+}
+
+// WorkspaceRole is a user's place in a workspace.
+type WorkspaceRole struct {
+	ID   string `json:"id"   format:"uuid"             doc:"The workspace."`
+	Name string `json:"name" doc:"Its name."`
+	Role string `json:"role" enum:"OWNER|ADMIN|MEMBER" doc:"The user's role in it."`
+}
+
+// GoogleConnection is a user's access to Google.
+type GoogleConnection struct {
+	State  string   `json:"state"  enum:"connected|reauth_required|disconnected" doc:"Whether it works; reauth_required wants the user to connect again."`
+	Scopes []string `json:"scopes" doc:"What the user allowed."`
+}
+
+// Device is one of the user's sessions.
+type Device struct {
+	ID         string    `json:"id"         format:"uuid" doc:"The session."`
+	CreatedAt  time.Time `json:"createdAt"  doc:"When the user signed in."`
+	LastSeenAt time.Time `json:"lastSeenAt" doc:"When the last request came, within a minute."`
+	ExpiresAt  time.Time `json:"expiresAt"  doc:"When it ends whatever happens."`
+	IP         string    `json:"ip"         doc:"The address at sign-in."`
+	UserAgent  string    `json:"userAgent"  doc:"The browser at sign-in."`
+	Current    bool      `json:"current"    doc:"Whether it is this one."`
+}
+
+func authRoutes() []route {
+	const tag = "auth"
+	toGoogle := empty(http.StatusFound, "To Google.", "Location", "Set-Cookie")
+	return []route{
+		{
+			method: http.MethodGet, path: "/api/auth/login", id: "login", tag: tag, public: true,
+			summary: "Sign in with Google.",
+			query: []param{
+				redirectParam(), loginHintParam(),
+				flagParam("connect", "Ask for Google Tasks and Calendar too."),
+			},
+			answers: []answer{toGoogle},
+			handle:  (*api).login,
+		},
+		{
+			method: http.MethodGet, path: "/api/auth/callback", id: "loginCallback", tag: tag, public: true,
+			summary: "Where Google sends the browser back to.",
+			query: []param{
+				textParam("state", "As login gave it to Google.", maxGoogleText),
+				textParam("code", "What Google gives on consent.", maxGoogleText),
+				textParam("error", "What Google gives otherwise.", maxGoogleText),
+			},
+			answers: []answer{empty(http.StatusFound, "To the path that login was asked to return to, with the session's cookie; "+
+				"with ?error=… when Google gave no consent.", "Location", "Set-Cookie")},
+			faults: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity},
+			handle: (*api).callback,
+		},
+		{
+			method: http.MethodPost, path: "/api/auth/logout", id: "logout", tag: tag,
+			summary: "End this session.",
+			answers: []answer{empty(http.StatusNoContent, "It is over.", "Set-Cookie")},
+			handle:  (*api).logout,
+		},
+		{
+			method: http.MethodGet, path: "/api/auth/session", id: "getSession", tag: tag,
+			summary: "Who is signed in.",
+			answers: []answer{ok[CurrentSession](http.StatusOK, "This user.")},
+			handle:  (*api).currentSession,
+		},
+		{
+			method: http.MethodGet, path: "/api/auth/sessions", id: "listSessions", tag: tag, query: paging(),
+			summary: "The user's sessions, newest first.",
+			answers: []answer{ok[Page[Device]](http.StatusOK, "A page of them.")},
+			handle:  (*api).listSessions,
+		},
+		{
+			method: http.MethodDelete, path: "/api/auth/sessions", id: "revokeOtherSessions", tag: tag,
+			summary: "End all of the user's sessions but this one.",
+			answers: []answer{empty(http.StatusNoContent, "They are over.")},
+			handle:  (*api).revokeOthers,
+		},
+		{
+			method: http.MethodDelete, path: "/api/auth/sessions/{id}", id: "revokeSession", tag: tag,
+			summary: "End one of the user's sessions.",
+			answers: []answer{empty(http.StatusNoContent, "It is over.")},
+			handle:  (*api).revokeSession,
+		},
+	}
+}
+
+func (a *api) login(c *call) error {
+	redirect, _ := value[string](c, "redirect")
+	hint, _ := value[string](c, "login_hint")
+	connect, _ := value[bool](c, "connect")
+	return a.toGoogle(c, signIn{Redirect: redirect, Connect: connect}, hint)
+}
+
+// callback ends what login or connectGoogle has begun. The state in the query and the one in the cookie must be the same:
+// the browser that comes back is the one that left.
+func (a *api) callback(c *call) error {
+	state, _ := value[string](c, "state")
+	flow, err := a.signInOf(c, state)
+	if err != nil {
+		return c.loginFailed(err, identity.FailedState)
+	}
+	a.forgetSignIn(c, state)
+	if flow.UserID != "" {
+		// Whom it is for was settled at the start; the session has to be the same person's still.
+		if err := c.authenticate(); err != nil {
+			return err
+		}
+		if c.user() != flow.UserID {
+			return errSignIn
+		}
+	}
+	if refusal, refused := value[string](c, "error"); refused {
+		if flow.UserID == "" {
+			if err := a.Identity.LoginFailed(c.ctx(), c.meta(), identity.FailedConsent); err != nil {
+				return err
+			}
+		}
+		return c.redirect(withError(flow.Redirect, refusal))
+	}
+	code, ok := value[string](c, "code")
+	if !ok {
+		return c.loginFailed(badParam("code", "given"), identity.FailedCode)
+	}
+	grant, err := a.Google.Exchange(c.ctx(), code, flow.Verifier, a.callbackURL())
+	if err != nil {
+		return c.loginFailed(err, identity.FailedCode)
+	}
+	if flow.UserID == "" {
+		if err := a.signIn(c, grant); err != nil {
+			return err
+		}
+	}
+	if flow.Connect {
+		if err := a.Google.Connect(c.ctx(), c.meta(), c.user(), grant); err != nil {
+			return err
+		}
+	}
+	return c.redirect(flow.Redirect)
+}
+
+// loginFailed puts a refused sign-in on record. An outage is no refusal, and a user who is signed in already has lost
+// nothing.
+func (c *call) loginFailed(err error, reason string) error {
+	if c.user() != "" || fault.KindOf(err) == fault.Unavailable || fault.KindOf(err) == fault.Internal {
+		return err
+	}
+	if recordErr := c.api.Identity.LoginFailed(c.ctx(), c.meta(), reason); recordErr != nil {
+		return recordErr
+	}
+	return err
+}
+
+// signIn starts a session and puts its token into the cookie.
+func (a *api) signIn(c *call, grant gsync.Grant) error {
+	token, session, err := a.Identity.SignIn(c.ctx(), c.meta(), identity.Profile{
+		GoogleID: grant.GoogleID, Email: grant.Email, Name: grant.Name, EmailVerified: grant.EmailVerified,
+	})
+	if err != nil {
+		return err
+	}
+	c.session = session
+	c.addCookie(a.cookie(sessionCookie, token.Reveal(), "/", time.Until(session.ExpiresAt)))
+	return nil
+}
+
+func (a *api) logout(c *call) error {
+	if err := a.Identity.Logout(c.ctx(), c.meta(), c.session.ID); err != nil {
+		return err
+	}
+	c.addCookie(a.cookie(sessionCookie, "", "/", 0))
+	return c.empty(http.StatusNoContent)
+}
+
+func (a *api) currentSession(c *call) error {
+	connection, err := a.Google.Connection(c.ctx(), c.user())
+	if err != nil {
+		return err
+	}
+	s := c.session
+	return c.json(http.StatusOK, CurrentSession{
+		User: User{ID: s.User.ID, Email: s.User.Email, Name: s.User.Name, SystemRole: s.User.SystemRole},
+		Session: Session{
+			ID: s.ID, CreatedAt: s.CreatedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), IdleExpiresAt: s.IdleExpiresAt.UTC(),
+		},
+		Workspaces: each(s.Memberships, func(m identity.Membership) WorkspaceRole {
+			return WorkspaceRole{ID: m.WorkspaceID, Name: m.Name, Role: m.Role}
+		}),
+		Google: GoogleConnection{State: connection.State, Scopes: orEmpty(connection.Scopes)},
+	})
+}
+
+func (a *api) listSessions(c *call) error {
+	list, err := a.Identity.Sessions(c.ctx(), c.user())
+	if err != nil {
+		return err
+	}
+	devices := each(list, func(d identity.Device) Device {
+		return Device{
+			ID: d.ID, CreatedAt: d.CreatedAt.UTC(), LastSeenAt: d.LastSeenAt.UTC(), ExpiresAt: d.ExpiresAt.UTC(),
+			IP: d.IP, UserAgent: d.UserAgent, Current: d.ID == c.session.ID,
+		}
+	})
+	newestFirst := func(a, b string) int { return strings.Compare(b, a) }
+	p, err := paginate(c, devices, func(d Device) string { return d.ID }, newestFirst)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, p)
+}
+
+func (a *api) revokeOthers(c *call) error {
+	if err := a.Identity.RevokeOthers(c.ctx(), c.meta(), c.user(), c.session.ID); err != nil {
+		return err
+	}
+	return c.empty(http.StatusNoContent)
+}
+
+func (a *api) revokeSession(c *call) error {
+	if err := a.Identity.Revoke(c.ctx(), c.meta(), c.user(), c.path("id")); err != nil {
+		return err
+	}
+	if c.path("id") == c.session.ID {
+		c.addCookie(a.cookie(sessionCookie, "", "/", 0))
+	}
+	return c.empty(http.StatusNoContent)
+}
+
+func (c *call) addCookie(cookie *http.Cookie) { http.SetCookie(c.gin.Writer, cookie) }
+
+// orEmpty is list, or an empty one in the place of nil: JSON's [] instead of null.
+func orEmpty(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}

@@ -1,0 +1,112 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"go.opentelemetry.io/otel/trace"
+
+	"fdc/events"
+	"fdc/internal/identity"
+)
+
+// call is one request on its way through the server.
+type call struct {
+	api   *api
+	gin   *gin.Context
+	route *route
+	begun time.Time
+	span  trace.Span
+
+	id      string     // the request's
+	client  netip.Addr // who asks; the zero Addr when unknown
+	session identity.Session
+	query   map[string]any // the declared parameters, parsed
+
+	failure     error  // what the handler returned
+	status      int    // for the log; 0: what was written
+	problemType string // for the log
+}
+
+func (c *call) request() *http.Request       { return c.gin.Request }
+func (c *call) ctx() context.Context         { return c.gin.Request.Context() }
+func (c *call) path(name string) string      { return c.gin.Param(name) }
+func (c *call) user() string                 { return c.session.User.ID }
+func (c *call) setHeader(name, value string) { c.gin.Writer.Header().Set(name, value) }
+
+// value returns a declared query parameter, and whether it was given or has a default.
+func value[T any](c *call, name string) (T, bool) {
+	v, ok := c.query[name].(T)
+	return v, ok
+}
+
+// meta is the circumstance of what the request causes.
+func (c *call) meta() events.Meta {
+	m := events.Meta{
+		Source: "/fdc/api", ActorID: events.AnonymousActor, RequestID: c.id, UserAgent: c.request().UserAgent(),
+	}
+	if c.user() != "" {
+		m.ActorID, m.UserID = c.user(), c.user()
+	}
+	if c.client.IsValid() {
+		m.IP = c.client.String()
+	}
+	return m
+}
+
+// body reads the request's body as its route wants it.
+func (c *call) body() ([]byte, error) {
+	b := c.route.body
+	if b.optional && c.request().ContentLength == 0 {
+		return []byte("{}"), nil
+	}
+	return readBody(c.gin.Writer, c.request(), b.media, b.limit)
+}
+
+// decode reads the request's JSON body into a DTO.
+func (c *call) decode(dst any) error {
+	body, err := c.body()
+	if err != nil {
+		return err
+	}
+	return decodeJSON(body, dst)
+}
+
+// json answers with a DTO.
+func (c *call) json(status int, dto any) error {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(dto); err != nil {
+		return err
+	}
+	return c.write(status, jsonMedia, body.Bytes())
+}
+
+// empty answers without a body.
+func (c *call) empty(status int) error {
+	c.gin.Status(status)
+	c.gin.Writer.WriteHeaderNow()
+	return nil
+}
+
+// redirect sends the browser elsewhere.
+func (c *call) redirect(location string) error {
+	c.setHeader("Location", location)
+	return c.empty(http.StatusFound)
+}
+
+func (c *call) write(status int, media string, body []byte) error {
+	h := c.gin.Writer.Header()
+	h.Set("Content-Type", media)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	c.gin.Status(status)
+	_, err := c.gin.Writer.Write(body)
+	return err
+}

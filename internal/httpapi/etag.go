@@ -1,0 +1,90 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"fdc/internal/platform/fault"
+)
+
+// versionTag is the entity tag of a version: "7", in its quotes.
+func versionTag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// noVersion is what no object is at: an entity tag that isn't one of ours can't match.
+const noVersion = -1
+
+// ifMatch reads If-Match: nil without a condition ("*" is none either: the object is there or the answer is 404 anyway).
+// The comparison is strong, so a weak tag matches nothing. Only one tag can be given: nothing here has several versions.
+func ifMatch(h http.Header) (*int64, error) {
+	tags, err := entityTags(h, "If-Match")
+	if err != nil || len(tags) == 0 || tags[0] == "*" {
+		return nil, err
+	}
+	if len(tags) > 1 {
+		return nil, fault.New(fault.Malformed, "bad-header", "If-Match must have one entity tag.")
+	}
+	version := versionOf(tags[0])
+	return &version, nil
+}
+
+// noneMatches reads If-None-Match and reports whether a GET has to send the object at the version: whether no tag, compared
+// weakly, is its own. A header that can't be read is no condition.
+func noneMatches(h http.Header, version int64) bool {
+	tags, err := entityTags(h, "If-None-Match")
+	if err != nil {
+		return true
+	}
+	for _, tag := range tags {
+		if tag == "*" || versionOf(strings.TrimPrefix(tag, "W/")) == version {
+			return false
+		}
+	}
+	return true
+}
+
+func versionOf(tag string) int64 {
+	text := strings.Trim(tag, `"`)
+	version, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || version < 0 || versionTag(version) != tag {
+		return noVersion
+	}
+	return version
+}
+
+// entityTags splits a header of RFC 9110, 8.8.3: "*" alone, or a list of tags that may hold commas in their quotes.
+func entityTags(h http.Header, name string) ([]string, error) {
+	malformed := fault.New(fault.Malformed, "bad-header", `%s must be * or an entity tag in quotes, such as "7".`, name)
+	rest := strings.TrimSpace(strings.Join(h.Values(name), ","))
+	if rest == "*" {
+		return []string{"*"}, nil
+	}
+	var tags []string
+	for rest != "" {
+		prefix := 0
+		if strings.HasPrefix(rest, "W/") {
+			prefix = 2
+		}
+		if len(rest) <= prefix || rest[prefix] != '"' {
+			return nil, malformed
+		}
+		end := strings.IndexByte(rest[prefix+1:], '"')
+		if end < 0 {
+			return nil, malformed
+		}
+		end += prefix + 2
+		tags = append(tags, rest[:end])
+		rest = strings.TrimLeft(rest[end:], " \t")
+		if rest == "" {
+			break
+		}
+		if rest[0] != ',' {
+			return nil, malformed
+		}
+		rest = strings.TrimLeft(rest, ", \t")
+	}
+	if tags == nil && len(h.Values(name)) > 0 {
+		return nil, malformed
+	}
+	return tags, nil
+}

@@ -1,0 +1,246 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"fdc/events"
+	"fdc/internal/identity"
+	"fdc/internal/platform/fault"
+)
+
+// deadline is how long a request may take that is no stream.
+const deadline = 30 * time.Second
+
+// The values of the headers that every answer carries. Shared between answers: never changed.
+var (
+	noSniff     = []string{"nosniff"}
+	denyFrames  = []string{"DENY"}
+	noReferrer  = []string{"no-referrer"}
+	noContent   = []string{"default-src 'none'; frame-ancestors 'none'"}
+	noStore     = []string{"no-store"}
+	sameOrigin  = []string{"same-origin"}
+	strictHTTPS = []string{"max-age=31536000"}
+)
+
+// serve is the way of every request: begin, the checks that the route's entry asks for, the handler, end.
+func (a *api) serve(r *route) gin.HandlerFunc {
+	return func(g *gin.Context) {
+		c := a.begin(g, r)
+		defer c.end()
+		cancel := c.limitTime()
+		defer cancel()
+		if err := c.run(); err != nil {
+			c.fail(err)
+		}
+	}
+}
+
+// begin names the request, says who asks, and sets the headers that every answer has.
+func (a *api) begin(g *gin.Context, r *route) *call {
+	c := &call{api: a, gin: g, route: r, begun: time.Now(), id: requestID(g.Request.Header), client: a.clientOf(g.Request)}
+	ctx := propagation.TraceContext{}.Extract(g.Request.Context(), propagation.HeaderCarrier(g.Request.Header))
+	ctx, c.span = a.tracer.Start(ctx, r.method+" "+r.path, trace.WithSpanKind(trace.SpanKindServer))
+	g.Request = g.Request.WithContext(ctx)
+
+	h := g.Writer.Header()
+	h["X-Request-Id"] = []string{c.id}
+	h["X-Content-Type-Options"] = noSniff
+	h["X-Frame-Options"] = denyFrames
+	h["Referrer-Policy"] = noReferrer
+	h["Content-Security-Policy"] = noContent
+	h["Cross-Origin-Resource-Policy"] = sameOrigin
+	h["Cache-Control"] = noStore
+	if a.PublicURL.Scheme == "https" {
+		h["Strict-Transport-Security"] = strictHTTPS
+	}
+	return c
+}
+
+// run checks what the route's entry asks for and calls its handler. A panic in either is an error like others.
+func (c *call) run() (err error) {
+	defer func() {
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler: //nolint:errorlint // it is thrown as itself
+			panic(p)
+		default:
+			err = &panicked{value: p, stack: debug.Stack()}
+		}
+	}()
+	if c.route.unsafe() {
+		if err := c.api.crossOrigin.Check(c.request()); err != nil {
+			return c.refuseCrossOrigin(err)
+		}
+	}
+	if !c.route.public {
+		if err := c.authenticate(); err != nil {
+			return err
+		}
+	}
+	for _, p := range c.gin.Params {
+		if id := p.Key == "id" || strings.HasSuffix(p.Key, "Id"); id && !events.ValidID(p.Value) {
+			return fault.Missing("object")
+		}
+	}
+	if c.query, err = parseQuery(c.request().URL.RawQuery, c.route.query); err != nil {
+		return err
+	}
+	err = c.route.handle(c.api, c)
+	if fault.KindOf(err) == fault.Forbidden && c.user() != "" && c.route.path != "/api/ws" {
+		return errors.Join(err, c.recordDenied(identity.DeniedRole, c.workspaceID()))
+	}
+	return err
+}
+
+// panicked is what a handler threw.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+// limitTime puts the request under the deadline, the reading of its body and the writing of its answer included. A
+// stream gets neither the deadline nor the server's own.
+func (c *call) limitTime() context.CancelFunc {
+	var until time.Time
+	cancel := context.CancelFunc(func() {})
+	if !c.route.stream {
+		until = c.begun.Add(deadline)
+		var ctx context.Context
+		ctx, cancel = context.WithDeadline(c.ctx(), until)
+		c.gin.Request = c.request().WithContext(ctx)
+		until = until.Add(5 * time.Second) // for the answer that says so
+	}
+	// A writer without deadlines (a test's recorder) has none to set: the context still ends the work.
+	rc := http.NewResponseController(c.gin.Writer)
+	if err := errors.Join(rc.SetReadDeadline(until), rc.SetWriteDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		c.api.Log.Debug().Err(err).Str("request_id", c.id).Msg("deadline not set")
+	}
+	return cancel
+}
+
+// end tells the log, the metrics and the trace how it went.
+func (c *call) end() {
+	status := c.status
+	if status == 0 {
+		status = c.gin.Writer.Status()
+	}
+	took := time.Since(c.begun)
+	if !c.route.stream {
+		c.api.requests.WithLabelValues(c.route.path, c.route.method, classes[status/100%len(classes)]).Observe(took.Seconds())
+	}
+	c.log(status, took)
+	if c.span.IsRecording() {
+		c.span.SetAttributes(
+			attribute.String("http.request.method", c.route.method),
+			attribute.String("http.route", c.route.path),
+			attribute.Int("http.response.status_code", status),
+			attribute.String("fdc.request_id", c.id),
+		)
+	}
+	if status >= http.StatusInternalServerError {
+		c.span.SetStatus(codes.Error, c.problemType)
+	}
+	c.span.End()
+}
+
+// classes are the values of the metric's label status.
+var classes = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// log writes the request's one line. It has no query string, no path values and no header values but the request id.
+func (c *call) log(status int, took time.Duration) {
+	level := zerolog.InfoLevel
+	switch {
+	case status == http.StatusServiceUnavailable:
+		level = zerolog.WarnLevel
+	case status >= http.StatusInternalServerError:
+		level = zerolog.ErrorLevel
+	case c.route.tag == healthTag:
+		level = zerolog.DebugLevel
+	}
+	line := c.api.Log.WithLevel(level).
+		Str("method", c.request().Method).Str("route", c.route.path).Int("status", status).
+		Int("bytes", max(0, c.gin.Writer.Size())).Dur("duration", took).Str("request_id", c.id)
+	if c.client.IsValid() {
+		line = line.Str("ip", c.client.String())
+	}
+	if c.user() != "" {
+		line = line.Str("user_id", c.user())
+	}
+	if c.problemType != "" {
+		line = line.Str("problem", c.problemType)
+	}
+	if c.failure != nil {
+		line = line.Err(c.failure)
+		if p, ok := errors.AsType[*panicked](c.failure); ok {
+			line = line.Bytes("stack", p.stack)
+		}
+	}
+	line.Msg("request")
+}
+
+// requestID is the caller's name for the request when it is a plain one, else a new one.
+func requestID(h http.Header) string {
+	if id := h.Get("X-Request-Id"); plainID(id) {
+		return id
+	}
+	return events.NewID()
+}
+
+func plainID(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return 0 < len(s) && len(s) <= 64
+}
+
+// clientOf is the address that asks: the connection's, or, as long as that is a trusted proxy, the one before it in
+// X-Forwarded-For. Whatever a client itself writes there counts only behind an address that is not trusted, so never.
+func (a *api) clientOf(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	client := plainAddr(peer.Addr())
+	if len(a.TrustedProxies) == 0 {
+		return client
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		if !a.trusts(client) {
+			break
+		}
+		addr, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		client = plainAddr(addr)
+	}
+	return client
+}
+
+func (a *api) trusts(addr netip.Addr) bool {
+	return slices.ContainsFunc(a.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+func plainAddr(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }

@@ -1,0 +1,92 @@
+package httpapi
+
+import (
+	"net/http"
+	"reflect"
+	"strings"
+)
+
+// route is one entry of the table: how the router finds it, what is checked before its handler runs, and what the
+// OpenAPI document says of it.
+type route struct {
+	method  string
+	path    string // as in OpenAPI: /api/workspaces/{id}
+	id      string // the operation id
+	tag     string
+	summary string
+	public  bool // needs no session
+	stream  bool // lives as long as the client likes: no deadline
+	query   []param
+	headers []header // that the handler reads
+	body    *body
+	answers []answer // the good ones
+	faults  []int    // statuses of problems beyond those that follow from the fields above
+	handle  func(*api, *call) error
+}
+
+// header is a request header.
+type header struct{ name, doc string }
+
+// body is what a request carries.
+type body struct {
+	media    string
+	limit    int64
+	dto      reflect.Type // nil: any object
+	doc      string
+	optional bool // none at all is {}
+}
+
+// answer is one good answer.
+type answer struct {
+	status  int
+	doc     string
+	media   string       // of the body; empty: no body
+	dto     reflect.Type // nil with a media: free text
+	headers []string     // the names of those that are always there
+}
+
+func jsonBody[T any](limit int64) *body {
+	return &body{media: jsonMedia, limit: limit, dto: reflect.TypeFor[T]()}
+}
+
+func ok[T any](status int, doc string, headers ...string) answer {
+	return answer{status: status, doc: doc, media: jsonMedia, dto: reflect.TypeFor[T](), headers: headers}
+}
+
+func empty(status int, doc string, headers ...string) answer {
+	return answer{status: status, doc: doc, headers: headers}
+}
+
+// routes is the table.
+func routes() []route {
+	var all []route
+	for _, feature := range [][]route{
+		healthRoutes(), authRoutes(), workspaceRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
+		pushRoutes(), documentRoutes(),
+	} {
+		all = append(all, feature...)
+	}
+	return all
+}
+
+// unsafe reports whether the route may change something.
+func (r *route) unsafe() bool { return r.method != http.MethodGet && r.method != "" }
+
+// pathParams lists the names in the path.
+func (r *route) pathParams() []string {
+	var names []string
+	for segment := range strings.SplitSeq(r.path, "/") {
+		if strings.HasPrefix(segment, "{") {
+			names = append(names, segment[1:len(segment)-1])
+		}
+	}
+	return names
+}
+
+// ginPath is the path as Gin writes it: /api/workspaces/:id.
+func (r *route) ginPath() string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(r.path)
+}
+
+// inWorkspace reports whether the path's id is a workspace's.
+func (r *route) inWorkspace() bool { return strings.HasPrefix(r.path, "/api/workspaces/{id}") }

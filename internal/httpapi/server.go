@@ -1,0 +1,120 @@
+package httpapi
+
+import (
+	"context"
+	"log" //nolint:depguard // http.Server reports through this type only
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+
+	"fdc/internal/gsync"
+	"fdc/internal/identity"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/seal"
+	"fdc/internal/push"
+	"fdc/internal/task"
+	"fdc/internal/workspace"
+)
+
+// Config is what the API needs. Everything is required but TrustedProxies and Checks.
+type Config struct {
+	Identity   *identity.Service
+	Workspaces *workspace.Service
+	Tasks      *task.Service
+	Google     *gsync.Service
+	Push       *push.Hub
+	Keys       *seal.Keys // for the cookie of a sign-in under way
+
+	PublicURL      *url.URL // scheme and host as browsers see them
+	TrustedProxies []netip.Prefix
+	SyncAsync      bool // false: POST /api/google/sync runs the sync before it answers
+
+	// Checks asks every dependency and returns what each one answered, nil for well.
+	Checks  func(context.Context) map[string]error
+	Log     zerolog.Logger
+	Metrics prometheus.Registerer
+}
+
+// api is the Config and what New derives from it.
+type api struct {
+	Config
+	origin      string // of PublicURL
+	crossOrigin *http.CrossOriginProtection
+	requests    *prometheus.HistogramVec
+	tracer      trace.Tracer
+	document    []byte // openapi.json
+}
+
+// New returns the handler of everything under /api. It registers its metrics and panics where the program contradicts
+// itself (two routes at one path, a DTO that JSON Schema can't describe, metrics registered twice).
+func New(cfg Config) http.Handler { return newAPI(cfg).router(routes()) }
+
+func newAPI(cfg Config) *api {
+	a := &api{
+		Config: cfg,
+		origin: cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host,
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "http_request_seconds", Help: "Time to answer, by route, method and class of status.",
+			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
+		}, []string{"route", "method", "status"}),
+		tracer:      otel.Tracer("fdc/internal/httpapi"),
+		crossOrigin: http.NewCrossOriginProtection(),
+	}
+	cfg.Metrics.MustRegister(a.requests)
+	// Behind a proxy the Host header may be an inner name, so that the protection itself can't recognise our own origin.
+	if err := a.crossOrigin.AddTrustedOrigin(a.origin); err != nil {
+		panic("httpapi: PublicURL: " + err.Error())
+	}
+	return a
+}
+
+func (a *api) router(table []route) http.Handler {
+	a.document = document(table, a.origin)
+	gin.SetMode(gin.ReleaseMode) // or Gin prints every route
+	engine := gin.New()
+	engine.HandleMethodNotAllowed = true
+	engine.RedirectTrailingSlash = false
+	for i := range table {
+		r := &table[i]
+		engine.Handle(r.method, r.ginPath(), a.serve(r))
+		if r.method == http.MethodGet && !r.stream {
+			engine.Handle(http.MethodHead, r.ginPath(), a.serve(r)) // net/http leaves the body out
+		}
+	}
+	engine.NoRoute(a.serve(&route{path: "none", public: true, handle: func(*api, *call) error {
+		return fault.Missing("path")
+	}}))
+	engine.NoMethod(a.serve(&route{path: "none", public: true, handle: func(*api, *call) error {
+		return errNoMethod
+	}}))
+	return engine
+}
+
+// NewServer returns a server for New's handler. It has no write timeout because of the streams; the handler sets a
+// deadline for each request that is none. Its Shutdown does not know hijacked connections: push.Hub closes those.
+func NewServer(h http.Handler, logger zerolog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       deadline,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          log.New(serverLog{logger}, "", 0),
+	}
+}
+
+// serverLog takes what net/http has to say, about TLS handshakes and the like.
+type serverLog struct{ log zerolog.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	l.log.Warn().Str("reason", strings.TrimSpace(string(line))).Msg("http server")
+	return len(line), nil
+}

@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"fdc/internal/identity"
+	"fdc/internal/platform/fault"
+)
+
+const (
+	sessionCookie = "fdc_session"
+	maxToken      = 256 // characters; far more than a token has
+)
+
+// errNoSession is the answer to whoever has to sign in.
+var errNoSession = fault.New(fault.Unauthenticated, "", "Sign in first.")
+
+// authenticate finds the session of the request's cookie.
+func (c *call) authenticate() error {
+	cookie, err := c.request().Cookie(sessionCookie)
+	if err != nil || cookie.Value == "" || len(cookie.Value) > maxToken {
+		return errNoSession
+	}
+	session, err := c.api.Identity.Authenticate(c.ctx(), cookie.Value)
+	if err != nil {
+		return err
+	}
+	c.session = session
+	return nil
+}
+
+// cookie is a cookie that scripts can't read and other sites can't send along with unsafe requests. A lifetime of zero
+// deletes it.
+func (a *api) cookie(name, value, path string, lifetime time.Duration) *http.Cookie {
+	maxAge := int(lifetime.Seconds())
+	if lifetime <= 0 {
+		maxAge = -1
+	}
+	return &http.Cookie{
+		Name: name, Value: value, Path: path, MaxAge: maxAge,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: a.secure(),
+	}
+}
+
+// secure reports whether cookies are for https only: always, but for plain HTTP on loopback, where there is no other way.
+func (a *api) secure() bool {
+	if a.PublicURL.Scheme != "http" {
+		return true
+	}
+	host := a.PublicURL.Hostname()
+	return host != "localhost" && !net.ParseIP(host).IsLoopback()
+}
+
+// refuseCrossOrigin answers an unsafe request from another origin. It goes on record when it carries a session, which is
+// then somebody's who was lured; what a stranger sends is not worth a row.
+func (c *call) refuseCrossOrigin(cause error) error {
+	refusal := fault.Wrap(cause, fault.Forbidden, "cross-origin", "This request comes from a page of another origin.")
+	if c.route.public || c.authenticate() != nil {
+		return refusal
+	}
+	return errors.Join(refusal, c.recordDenied(identity.DeniedCSRF, ""))
+}
+
+// recordDenied states that the user was refused, as a fact of its own.
+func (c *call) recordDenied(reason, workspaceID string) error {
+	meta := c.meta()
+	meta.WorkspaceID = workspaceID
+	return c.api.Identity.AccessDenied(c.ctx(), meta, c.route.method, c.route.path, reason)
+}
+
+// workspaceID is the workspace in the path, empty when the path has none.
+func (c *call) workspaceID() string {
+	if c.route.inWorkspace() {
+		return c.path("id")
+	}
+	return ""
+}

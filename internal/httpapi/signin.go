@@ -1,0 +1,172 @@
+package httpapi
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/jsonschema-go/jsonschema"
+
+	"fdc/internal/platform/fault"
+)
+
+const (
+	signInCookie   = "fdc_oauth_" // and the start of the state, so that sign-ins in several tabs don't disturb each other
+	signInPath     = "/api/auth"
+	signInLifetime = 10 * time.Minute
+	signInPurpose  = "httpapi/sign-in"
+	maxSignIns     = 8 // under way in one browser, or the Cookie header outgrows the server's limit
+
+	maxRedirect   = 1024
+	maxHint       = 320
+	maxGoogleText = 4096
+)
+
+// signIn is a way to Google and back that has begun. The browser keeps it, sealed, in a cookie; the server keeps nothing.
+type signIn struct {
+	State    string    `json:"state"`
+	Verifier string    `json:"verifier"` // of PKCE
+	Redirect string    `json:"redirect"`
+	Connect  bool      `json:"connect"`          // to Google Tasks and Calendar
+	UserID   string    `json:"userId,omitempty"` // who connects; empty when somebody signs in
+	Expires  time.Time `json:"expires"`
+}
+
+// errSignIn is the answer to a callback that nothing in this browser has asked for.
+var errSignIn = fault.New(fault.Malformed, "sign-in-expired",
+	"This sign-in has expired, or it was started in another browser; please start again.")
+
+// toGoogle begins a sign-in.
+func (a *api) toGoogle(c *call, flow signIn, hint string) error {
+	flow.State, flow.Verifier = rand.Text(), rand.Text()+rand.Text()
+	flow.Expires = time.Now().Add(signInLifetime).UTC()
+	plain, err := json.Marshal(flow)
+	if err != nil {
+		return err
+	}
+	a.limitSignIns(c)
+	sealed := base64.RawURLEncoding.EncodeToString(a.Keys.Seal(signInPurpose, plain))
+	c.addCookie(a.cookie(signInName(flow.State), sealed, signInPath, signInLifetime))
+	return c.redirect(a.Google.AuthURL(flow.State, flow.Verifier, a.callbackURL(), hint, flow.Connect))
+}
+
+// signInOf finds the sign-in that a state belongs to.
+func (a *api) signInOf(c *call, state string) (signIn, error) {
+	if len(state) != len(rand.Text()) {
+		return signIn{}, errSignIn
+	}
+	cookie, err := c.request().Cookie(signInName(state))
+	if err != nil {
+		return signIn{}, errSignIn
+	}
+	flow, err := a.openSignIn(cookie.Value)
+	if err != nil || flow.State != state || time.Now().After(flow.Expires) {
+		return signIn{}, errSignIn
+	}
+	return flow, nil
+}
+
+func (a *api) openSignIn(value string) (flow signIn, err error) {
+	sealed, err := base64.RawURLEncoding.DecodeString(value)
+	if err != nil {
+		return signIn{}, err
+	}
+	plain, err := a.Keys.Open(signInPurpose, sealed)
+	if err != nil {
+		return signIn{}, err
+	}
+	return flow, json.Unmarshal(plain, &flow)
+}
+
+func (a *api) forgetSignIn(c *call, state string) {
+	c.addCookie(a.cookie(signInName(state), "", signInPath, 0))
+}
+
+// limitSignIns deletes the cookies of unfinished sign-ins when there are too many.
+func (a *api) limitSignIns(c *call) {
+	var names []string
+	for _, cookie := range c.request().Cookies() {
+		if strings.HasPrefix(cookie.Name, signInCookie) {
+			names = append(names, cookie.Name)
+		}
+	}
+	if len(names) < maxSignIns {
+		return
+	}
+	for _, name := range names {
+		c.addCookie(a.cookie(name, "", signInPath, 0))
+	}
+}
+
+func signInName(state string) string { return signInCookie + state[:8] }
+
+func (a *api) callbackURL() string { return a.origin + "/api/auth/callback" }
+
+// localPath reads where a browser is to go after a sign-in: a path of this server, never another host. Browsers take a
+// backslash for a slash and drop tabs and line breaks, so neither passes. What isn't ASCII is escaped, as headers want it.
+func localPath(s string) (any, error) {
+	const want = wants("a path such as /tasks")
+	if len(s) == 0 || len(s) > maxRedirect || s[0] != '/' || strings.HasPrefix(s, "//") || !utf8.ValidString(s) {
+		return nil, want
+	}
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ' || c == 0x7f || c == '\\':
+			return nil, want
+		case c == ' ' || c == '"' || c == '<' || c == '>' || c >= utf8.RuneSelf:
+			b.WriteString(url.PathEscape(s[i : i+1]))
+		default:
+			b.WriteByte(c)
+		}
+	}
+	u, err := url.Parse(b.String())
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" {
+		return nil, want
+	}
+	return b.String(), nil
+}
+
+// withError adds to a local path why Google gave no consent.
+func withError(path, reason string) string {
+	u, err := url.Parse(path)
+	if err != nil { // localPath has parsed it
+		return "/"
+	}
+	for i := range len(reason) {
+		if c := reason[i]; c != '_' && (c < 'a' || c > 'z') || i > 64 {
+			reason = "server_error" // not a code of OAuth: not repeated to the browser
+			break
+		}
+	}
+	query := u.Query()
+	query.Set("error", reason)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+func redirectParam() param {
+	return param{
+		name: "redirect", doc: "The path to go to afterwards.", fallback: "/", parse: localPath,
+		schema: &jsonschema.Schema{Type: "string", MaxLength: jsonschema.Ptr(maxRedirect), Pattern: `^/([^/\\].*)?$`, Default: []byte(`"/"`)},
+	}
+}
+
+func loginHintParam() param {
+	return textParam("login_hint", "The address of the account to sign in with.", maxHint)
+}
+
+func textParam(name, doc string, longest int) param {
+	return param{
+		name: name, doc: doc, parse: textUpTo(longest),
+		schema: &jsonschema.Schema{Type: "string", MinLength: jsonschema.Ptr(1), MaxLength: jsonschema.Ptr(longest)},
+	}
+}
+
+func flagParam(name, doc string) param {
+	return param{name: name, doc: doc, parse: parseBool, schema: &jsonschema.Schema{Type: "boolean"}}
+}
