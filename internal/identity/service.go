@@ -102,6 +102,8 @@ func (s *Service) admit(ctx context.Context, tx pgx.Tx, meta events.Meta, p Prof
 	case err != nil:
 	case a.Disabled:
 		err = disabled()
+	case a.GoogleID != nil && *a.GoogleID == p.GoogleID:
+		return s.refresh(ctx, tx, meta, a, p) // made by another sign-in since it was looked for
 	case a.GoogleID != nil:
 		err = refusal("email-taken", "Another Google account has signed in with this email address before.")
 	default:
@@ -115,13 +117,13 @@ func (s *Service) admit(ctx context.Context, tx pgx.Tx, meta events.Meta, p Prof
 	if err := outbox.Append(ctx, tx, events.New(meta, "", created)); err != nil {
 		return account{}, err
 	}
-	if _, err := s.workspaces.CreateTx(ctx, tx, meta, a.ID, p.workspaceName()); err != nil {
-		return account{}, err
-	}
 	if invited {
-		return a, s.workspaces.JoinTx(ctx, tx, meta, a.ID, a.ID)
+		if err := s.workspaces.JoinTx(ctx, tx, meta, a.ID, a.ID); err != nil {
+			return account{}, err
+		}
 	}
-	return a, nil
+	_, err = s.workspaces.CreateTx(ctx, tx, meta, a.ID, p.workspaceName())
+	return a, err
 }
 
 // refresh takes over what Google says now of someone who is known. An address that is another person's here is left to
