@@ -80,10 +80,15 @@ func (d *door) signIn(t *testing.T, p identity.Profile) (seal.Secret, identity.S
 	return token, sess
 }
 
-func requireKind(t *testing.T, want fault.Kind, err error) *fault.Error {
+func requireKind(t *testing.T, want fault.Kind, err error) {
 	t.Helper()
 	require.Error(t, err)
 	require.Equal(t, want, fault.KindOf(err), "%v", err)
+}
+
+func requireFault(t *testing.T, want fault.Kind, err error) *fault.Error {
+	t.Helper()
+	requireKind(t, want, err)
 	var f *fault.Error
 	require.ErrorAs(t, err, &f)
 	return f
@@ -194,7 +199,7 @@ func TestSignInTakesUpInvitations(t *testing.T) {
 	p := person("bob")
 	p.EmailVerified = false
 	_, _, err = d.SignIn(t.Context(), meta, p)
-	require.Equal(t, "email-unverified", requireKind(t, fault.Forbidden, err).Code)
+	require.Equal(t, "email-unverified", requireFault(t, fault.Forbidden, err).Code)
 	d.requireTold(t, events.AuthLoginFailed{Reason: "email_unverified", Email: "b***@example.com"})
 
 	_, bob := d.signIn(t, person("bob"))
@@ -255,7 +260,7 @@ func TestRefusals(t *testing.T) {
 	p := person("alice")
 	p.GoogleID = "g-other"
 	_, _, err := d.SignIn(t.Context(), meta, p)
-	require.Equal(t, "email-taken", requireKind(t, fault.Forbidden, err).Code)
+	require.Equal(t, "email-taken", requireFault(t, fault.Forbidden, err).Code)
 	d.requireTold(t, events.AuthLoginFailed{Reason: "email_taken", Email: "a***@example.com"})
 
 	// Someone known whose new address is another's keeps the old one.
@@ -270,7 +275,7 @@ func TestRefusals(t *testing.T) {
 	_, err = d.Authenticate(t.Context(), token.Reveal())
 	requireKind(t, fault.Unauthenticated, err)
 	_, _, err = d.SignIn(t.Context(), meta, person("alice"))
-	require.Equal(t, "account-disabled", requireKind(t, fault.Forbidden, err).Code)
+	require.Equal(t, "account-disabled", requireFault(t, fault.Forbidden, err).Code)
 	told := d.told(t)
 	require.Len(t, told, 1)
 	require.Equal(t, events.AuthLoginFailed{Reason: "account_disabled", Email: "a***@example.com"}, told[0].Data)

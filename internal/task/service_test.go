@@ -99,18 +99,21 @@ func (d *desk) tx(t *testing.T, fn func(tx pgx.Tx) error) error {
 	return d.ob.Tx(t.Context(), fn)
 }
 
-func requireKind(t *testing.T, want fault.Kind, err error) *fault.Error {
+func requireKind(t *testing.T, want fault.Kind, err error) {
 	t.Helper()
 	require.Error(t, err)
 	require.Equal(t, want, fault.KindOf(err), "%v", err)
+}
+
+func requireFault(t *testing.T, want fault.Kind, err error) *fault.Error {
+	t.Helper()
+	requireKind(t, want, err)
 	var f *fault.Error
 	require.ErrorAs(t, err, &f)
 	return f
 }
 
 func patch(body string) json.RawMessage { return json.RawMessage(body) }
-
-func version(v int64) *int64 { return &v }
 
 func TestTheLifeOfATask(t *testing.T) {
 	t.Parallel()
@@ -154,7 +157,7 @@ func TestTheLifeOfATask(t *testing.T) {
 
 	// Nothing changes: no version, no event.
 	for _, same := range []string{`{}`, `{"status":"done","title":" Write "}`, `{"startAt":"2026-03-01T18:00:00.123456+09:00"}`, `{"endAt":null}`} {
-		got, err := d.Patch(t.Context(), by(d.bob), d.bob, d.w, made.ID, patch(same), version(2))
+		got, err := d.Patch(t.Context(), by(d.bob), d.bob, d.w, made.ID, patch(same), new(int64(2)))
 		require.NoError(t, err)
 		require.Equal(t, changed, got)
 	}
@@ -182,19 +185,19 @@ func TestWrongBodies(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	_, err := d.Create(t.Context(), by(d.alice), d.alice, d.w, task.Draft{Suit: "x"})
-	require.Len(t, requireKind(t, fault.Invalid, err).Fields, 2)
+	require.Len(t, requireFault(t, fault.Invalid, err).Fields, 2)
 	made := d.create(t, task.Draft{Title: "a"})
 	d.told(t)
 	_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{`), nil)
 	requireKind(t, fault.Malformed, err)
 	_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{"title":"b","colour":"red"}`), nil)
-	require.Equal(t, "/colour", requireKind(t, fault.Invalid, err).Fields[0].Pointer)
+	require.Equal(t, "/colour", requireFault(t, fault.Invalid, err).Fields[0].Pointer)
 	// Right by itself, wrong with what is there.
 	_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{"endAt":"2026-03-01T09:00:00Z"}`), nil)
-	require.Equal(t, "/endAt", requireKind(t, fault.Invalid, err).Fields[0].Pointer)
+	require.Equal(t, "/endAt", requireFault(t, fault.Invalid, err).Fields[0].Pointer)
 	for _, stale := range []int64{0, 2} {
-		_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{"title":"b"}`), version(stale))
-		require.Equal(t, map[string]any{"currentVersion": int64(1)}, requireKind(t, fault.PreconditionFailed, err).Extra)
+		_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{"title":"b"}`), new(stale))
+		require.Equal(t, map[string]any{"currentVersion": int64(1)}, requireFault(t, fault.PreconditionFailed, err).Extra)
 	}
 	for _, cursor := range []string{"x", "!", "AAAA", "AZsx7QAAcACAAAAAAAAAAB", made.ID} {
 		_, _, err = d.List(t.Context(), d.alice, d.w, cursor, 10)
@@ -322,7 +325,7 @@ func TestAnotherTenantsTaskIsNotThere(t *testing.T) {
 		requireKind(t, fault.NotFound, err)
 		// Nor does the answer depend on what the patch says.
 		for _, body := range []string{`{"title":"x"}`, `{"nonsense":1}`} {
-			_, err = d.Patch(t.Context(), by(eve), eve, c.w, c.id, patch(body), version(7))
+			_, err = d.Patch(t.Context(), by(eve), eve, c.w, c.id, patch(body), new(int64(7)))
 			requireKind(t, fault.NotFound, err)
 		}
 		requireKind(t, fault.NotFound, d.Delete(t.Context(), by(eve), eve, c.w, c.id))

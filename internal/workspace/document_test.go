@@ -14,8 +14,6 @@ import (
 	"fdc/internal/workspace"
 )
 
-func version(v int64) *int64 { return &v }
-
 func (o *office) put(t *testing.T, user, w, data string) workspace.Document {
 	t.Helper()
 	doc, err := o.PutData(t.Context(), by(user), user, w, json.RawMessage(data), workspace.Expect{})
@@ -119,25 +117,25 @@ func TestExpectations(t *testing.T) {
 		want workspace.Expect
 		kind fault.Kind
 	}{
-		{workspace.Expect{Version: version(1)}, fault.Conflict},
-		{workspace.Expect{Version: version(3)}, fault.Conflict},
-		{workspace.Expect{Version: version(-1)}, fault.Conflict},
-		{workspace.Expect{IfMatch: version(1)}, fault.PreconditionFailed},
-		{workspace.Expect{IfMatch: version(0)}, fault.PreconditionFailed},
-		{workspace.Expect{Version: version(2), IfMatch: version(1)}, fault.PreconditionFailed},
-		{workspace.Expect{Version: version(1), IfMatch: version(2)}, fault.Conflict},
-		{workspace.Expect{Version: version(1), IfMatch: version(1)}, fault.PreconditionFailed},
+		{workspace.Expect{Version: new(int64(1))}, fault.Conflict},
+		{workspace.Expect{Version: new(int64(3))}, fault.Conflict},
+		{workspace.Expect{Version: new(int64(-1))}, fault.Conflict},
+		{workspace.Expect{IfMatch: new(int64(1))}, fault.PreconditionFailed},
+		{workspace.Expect{IfMatch: new(int64(0))}, fault.PreconditionFailed},
+		{workspace.Expect{Version: new(int64(2)), IfMatch: new(int64(1))}, fault.PreconditionFailed},
+		{workspace.Expect{Version: new(int64(1)), IfMatch: new(int64(2))}, fault.Conflict},
+		{workspace.Expect{Version: new(int64(1)), IfMatch: new(int64(1))}, fault.PreconditionFailed},
 	} {
 		_, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":9}`), c.want)
-		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireKind(t, c.kind, err).Extra)
+		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireFault(t, c.kind, err).Extra)
 		_, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":9}`), c.want)
-		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireKind(t, c.kind, err).Extra)
+		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireFault(t, c.kind, err).Extra)
 	}
 	o.requireTold(t)
-	doc, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":3}`), workspace.Expect{Version: version(2), IfMatch: version(2)})
+	doc, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":3}`), workspace.Expect{Version: new(int64(2)), IfMatch: new(int64(2))})
 	require.NoError(t, err)
 	require.Equal(t, int64(3), doc.Version)
-	doc, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":4}`), workspace.Expect{Version: version(3), IfMatch: version(3)})
+	doc, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":4}`), workspace.Expect{Version: new(int64(3)), IfMatch: new(int64(3))})
 	require.NoError(t, err)
 	require.Equal(t, int64(4), doc.Version)
 	require.Len(t, o.told(t), 2)
@@ -166,12 +164,12 @@ func TestDocumentRefuses(t *testing.T) {
 		{`{"a":"` + strings.Repeat("x", workspace.MaxDocument) + `"}`, fault.TooLarge, ""},
 	} {
 		_, err := o.PutData(t.Context(), by(alice), alice, w, json.RawMessage(c.data), workspace.Expect{})
-		f := requireKind(t, c.kind, err)
+		f := requireFault(t, c.kind, err)
 		if c.kind == fault.Invalid {
 			require.Equal(t, "/data"+c.pointer, f.Fields[0].Pointer)
 		}
 		_, err = o.PatchData(t.Context(), by(alice), alice, w, json.RawMessage(c.data), workspace.Expect{})
-		f = requireKind(t, c.kind, err)
+		f = requireFault(t, c.kind, err)
 		if c.kind == fault.Invalid {
 			require.Equal(t, c.pointer, f.Fields[0].Pointer)
 		}
@@ -315,7 +313,7 @@ func TestConcurrentWrites(t *testing.T) {
 		w := o.make(t, alice)
 		won := 0
 		for _, err := range race(func(_, r int) error {
-			_, err := o.PutData(t.Context(), by(alice), alice, w, json.RawMessage(`{"a":1}`), workspace.Expect{Version: version(int64(r))})
+			_, err := o.PutData(t.Context(), by(alice), alice, w, json.RawMessage(`{"a":1}`), workspace.Expect{Version: new(int64(r))})
 			return err
 		}) {
 			if err == nil {

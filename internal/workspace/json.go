@@ -217,11 +217,12 @@ type parser struct {
 }
 
 func (p *parser) invalid(detail string) error {
-	at := p.base
+	var at strings.Builder
+	at.WriteString(p.base)
 	for _, token := range p.path {
-		at += pointer(token)
+		at.WriteString(pointer(token))
 	}
-	return fault.Wrong(fault.Field{Pointer: at, Detail: detail})
+	return fault.Wrong(fault.Field{Pointer: at.String(), Detail: detail})
 }
 
 func (p *parser) value(depth int) (value, error) {

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"encoding/json"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -153,9 +154,7 @@ func referenceMerge(target, patch any) any {
 	}
 	merged := map[string]any{}
 	if t, ok := target.(map[string]any); ok {
-		for name, v := range t {
-			merged[name] = v
-		}
+		maps.Copy(merged, t)
 	}
 	for name, v := range object {
 		if v == nil {
