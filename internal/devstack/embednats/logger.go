@@ -64,7 +64,8 @@ func (l *logger) mute() {
 func (l *logger) write(level zerolog.Level, format string, v []any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.muted {
-		l.log.WithLevel(level).Str("component", "nats").Msgf(format, v...)
+	if l.muted || format == "" { // blank lines of the banner
+		return
 	}
+	l.log.WithLevel(level).Str("component", "nats").Msgf(format, v...)
 }

@@ -83,7 +83,8 @@ func (s *Server) Stop(ctx context.Context) error {
 	return s.stop(ctx)
 }
 
-// Crash kills the server with no chance to tidy up, as a test of what survives. Restart brings it back.
+// Crash kills the server and all its sessions with no chance to tidy up, as a test of what survives. Restart brings it
+// back.
 func (s *Server) Crash() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,6 +30,21 @@ func config(t *testing.T, dir string) embedpg.Config {
 	return embedpg.Config{Dir: dir, BinDir: os.Getenv("FDC_PG_BIN"), Log: zerolog.New(zerolog.NewTestWriter(t))}
 }
 
+// reachable is a place for a cluster that the server's user can get to, too: in memory where there is some, because
+// making a cluster on a busy disk takes its time.
+func reachable(t *testing.T) string {
+	t.Helper()
+	room := "/dev/shm"
+	if _, err := os.Stat(room); err != nil {
+		room = os.TempDir()
+	}
+	dir, err := os.MkdirTemp(room, "fdc-embedpg-") //nolint:usetesting // that one is closed to other users
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // on purpose
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return filepath.Join(dir, "wörk with spaces")
+}
+
 func start(t *testing.T, cfg embedpg.Config) *embedpg.Server {
 	t.Helper()
 	s, err := embedpg.Start(t.Context(), cfg)
@@ -99,7 +114,7 @@ func requireGone(t *testing.T, pids []int32, within time.Duration) {
 
 func TestDataOutlivesStopCrashAndStart(t *testing.T) {
 	t.Parallel()
-	cfg := config(t, filepath.Join(t.TempDir(), "deep", "wörk with spaces"))
+	cfg := config(t, filepath.Join(reachable(t), "deep"))
 	var told []string
 	cfg.Progress = func(what string) { told = append(told, what) }
 	s := start(t, cfg)
@@ -132,7 +147,7 @@ func TestDataOutlivesStopCrashAndStart(t *testing.T) {
 
 func TestServerIsPrivate(t *testing.T) {
 	t.Parallel()
-	cfg := config(t, t.TempDir())
+	cfg := config(t, reachable(t))
 	cfg.Durable, cfg.MaxConnections = true, 33
 	s := start(t, cfg)
 	address := s.URL(embedpg.Database)
@@ -193,16 +208,6 @@ func TestDirectoryOutOfReach(t *testing.T) {
 	require.NoDirExists(t, dir)
 }
 
-// reachable is a new directory that the server's user can get to, too.
-func reachable(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "fdc-embedpg-") //nolint:usetesting // that one is closed to other users
-	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // on purpose
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	return filepath.Join(dir, "postgres")
-}
-
 func TestDirectoryInReach(t *testing.T) {
 	t.Parallel()
 	dir := reachable(t)
@@ -223,7 +228,7 @@ func TestDirectoryInReach(t *testing.T) {
 
 func TestPortTakenWhileStopped(t *testing.T) {
 	t.Parallel()
-	s := start(t, config(t, t.TempDir()))
+	s := start(t, config(t, reachable(t)))
 	address, err := url.Parse(s.URL(embedpg.Database))
 	require.NoError(t, err)
 	require.NoError(t, s.Stop(t.Context()))
@@ -258,7 +263,7 @@ func TestOtherMajorVersion(t *testing.T) {
 func TestStartLeavesNothingWhenCutShort(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	cfg := config(t, t.TempDir())
+	cfg := config(t, reachable(t))
 	cfg.Progress = func(string) { cancel() } // about to make the cluster
 	_, err := embedpg.Start(ctx, cfg)
 	require.ErrorIs(t, err, context.Canceled)
@@ -321,7 +326,7 @@ func TestHelperJoin(t *testing.T) {
 
 func TestServerEndsWithItsProcess(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := reachable(t)
 	cmd, _, lines := helper(t, "TestHelperStart", "FDC_EMBEDPG_DIR="+dir)
 	address := line(t, lines)
 	execute(t, address, "CREATE TABLE kept ()")
@@ -341,7 +346,7 @@ func TestServerEndsWithItsProcess(t *testing.T) {
 
 func TestOwnedClusterEndsWithItsOwner(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "postgres")
+	dir := reachable(t)
 	cmd, _, lines := helper(t, "TestHelperStart", "FDC_EMBEDPG_DIR="+dir, "FDC_EMBEDPG_OWNED=1")
 	address := line(t, lines)
 	pids := processes(t, address)
@@ -364,7 +369,7 @@ func requireRemoved(t *testing.T, paths ...string) {
 
 func TestJoin(t *testing.T) {
 	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "postgres")
+	dir := reachable(t)
 	owner := exec.CommandContext(t.Context(), "cat") // lives until its input ends
 	leash, err := owner.StdinPipe()
 	require.NoError(t, err)
@@ -400,7 +405,7 @@ func TestJoin(t *testing.T) {
 
 func TestServerThatWasLeft(t *testing.T) {
 	t.Parallel()
-	cfg := config(t, t.TempDir())
+	cfg := config(t, reachable(t))
 	cfg.Owner = os.Getpid()
 	cfg.Log = zerolog.Nop()                       // it is to end unasked
 	shared, err := embedpg.Join(t.Context(), cfg) // nobody's, as far as Start can tell

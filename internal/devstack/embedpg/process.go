@@ -56,13 +56,34 @@ func (p *process) stop(ctx context.Context) error {
 	return terminate(ctx, p.cmd.Process, p.done)
 }
 
+// kill ends the server and all its sessions, which would otherwise finish what they are at and could still commit. It
+// is halted first, so that no new one appears meanwhile.
 func (p *process) kill() error {
 	p.expected.Store(true)
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
+	sessions, err := children(p.cmd.Process.Pid)
+	err = errors.Join(err, p.cmd.Process.Kill())
+	for _, pid := range sessions {
+		if killErr := syscall.Kill(pid, syscall.SIGKILL); !errors.Is(killErr, syscall.ESRCH) {
+			err = errors.Join(err, killErr)
+		}
+	}
 	<-p.done
-	return nil
+	return err
+}
+
+func numbers(text string) ([]int, error) {
+	var all []int
+	for _, field := range strings.Fields(text) {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // terminate sends the signals of fast shutdown, immediate shutdown and sudden death until the process is gone.

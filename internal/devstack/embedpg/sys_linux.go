@@ -3,6 +3,7 @@ package embedpg
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -10,6 +11,15 @@ import (
 
 // dieWithParent has the kernel ask the server for a fast shutdown when the thread that started it ends.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGINT }
+
+// children are the processes that a single-threaded one has started.
+func children(pid int) ([]int, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil, err
+	}
+	return numbers(string(text))
+}
 
 // removeSharedMemory gives back the block that a crashed server has left: the next start would, but there will be none.
 func removeSharedMemory(home string) error {

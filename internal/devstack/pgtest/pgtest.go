@@ -244,7 +244,7 @@ func closePool(tb testing.TB, pool *pgxpool.Pool) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(10 * time.Second):
+	case <-time.After(5 * time.Second):
 		tb.Errorf("%d connections were not given back to the pool", pool.Stat().AcquiredConns())
 	}
 }
