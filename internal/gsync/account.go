@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/oauth2"
 
 	"fdc/events"
 	"fdc/internal/platform/fault"
@@ -216,14 +217,14 @@ func (s *Service) access(ctx context.Context, userID, stale string) (accessToken
 		if err != nil {
 			return err
 		}
-		fresh, err := s.refresh(ctx, refreshToken)
-		if refusesGrant(err) {
+		var fresh *oauth2.Token
+		fresh, outcome = s.refresh(ctx, refreshToken)
+		switch {
+		case refusesGrant(outcome):
 			outcome = errReauth
 			return s.requireReauth(ctx, tx, a, reasonInvalidGrant)
-		}
-		if err != nil {
-			outcome = err
-			return nil
+		case outcome != nil:
+			return nil //nolint:nilerr // returned past Tx, to which it would look like a failure of Postgres
 		}
 		token = accessToken{value: fresh.AccessToken, expires: fresh.Expiry}
 		a.AccessToken, a.AccessExpiresAt = s.seal(userID, kindAccess, fresh.AccessToken), &fresh.Expiry

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	_ "time/tzdata"
 
 	"github.com/jackc/pgx/v5"
 	"google.golang.org/api/calendar/v3"

@@ -3,6 +3,7 @@ package gsync
 import (
 	"strings"
 	"time"
+	_ "time/tzdata" // the zones of events don't depend on the machine
 
 	"google.golang.org/api/calendar/v3"
 )

@@ -31,7 +31,7 @@ func (l link) base() fields {
 }
 
 // pair is a workspace and the list that mirrors it for a user.
-type pair struct{ userID, workspaceID, listID string }
+type pair struct{ owner, workspaceID, listID string }
 
 // linksOf reads the links of Google's tasks, in the order of our ids: who locks many tasks locks them in that order.
 func (p pair) linksOf(ctx context.Context, q postgres.Querier, googleIDs []string) ([]link, error) {
@@ -46,7 +46,7 @@ func (p pair) intents(ctx context.Context, q postgres.Querier) ([]link, error) {
 func (p pair) links(ctx context.Context, q postgres.Querier, where string, args ...any) ([]link, error) {
 	rows, err := q.Query(ctx, `SELECT `+linkColumns+` FROM google_task_links
 		WHERE user_id = $1 AND workspace_id = $2 AND task_list_id = $3 AND `+where,
-		append([]any{p.userID, p.workspaceID, p.listID}, args...)...)
+		append([]any{p.owner, p.workspaceID, p.listID}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read task links: %w", err)
 	}
@@ -69,7 +69,7 @@ func (p pair) save(ctx context.Context, tx pgx.Tx, taskID string, r remoteTask, 
 			snapshot = excluded.snapshot, google_updated = excluded.google_updated, synced_version = excluded.synced_version,
 			generation = excluded.generation, synced_at = now(), intended_at = NULL,
 			error = ''`,
-		p.userID, taskID, p.workspaceID, p.listID, r.ID, r.fields, orNil(r.Updated), generation, version)
+		p.owner, taskID, p.workspaceID, p.listID, r.ID, r.fields, orNil(r.Updated), generation, version)
 	if err != nil {
 		return fmt.Errorf("save link of task %s: %w", taskID, err)
 	}
@@ -85,7 +85,7 @@ func (p pair) intend(ctx context.Context, tx pgx.Tx, taskID string, f fields) er
 			workspace_id = excluded.workspace_id, task_list_id = excluded.task_list_id, google_task_id = NULL,
 			snapshot = excluded.snapshot, google_updated = NULL, synced_version = 0, generation = 0,
 			intended_at = excluded.intended_at`,
-		p.userID, taskID, p.workspaceID, p.listID, f)
+		p.owner, taskID, p.workspaceID, p.listID, f)
 	if err != nil {
 		return fmt.Errorf("journal insert of task %s: %w", taskID, err)
 	}
@@ -95,7 +95,7 @@ func (p pair) intend(ctx context.Context, tx pgx.Tx, taskID string, f fields) er
 // settled notes that the task has nothing to push at this version.
 func (p pair) settled(ctx context.Context, tx pgx.Tx, taskID string, version int64) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE google_task_links SET synced_version = $3, error = '' WHERE user_id = $1 AND task_id = $2`, p.userID, taskID, version)
+		UPDATE google_task_links SET synced_version = $3, error = '' WHERE user_id = $1 AND task_id = $2`, p.owner, taskID, version)
 	if err != nil {
 		return fmt.Errorf("settle task %s: %w", taskID, err)
 	}
@@ -107,7 +107,7 @@ func (p pair) refuse(ctx context.Context, tx pgx.Tx, taskID, why string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE google_task_links SET error = $3, intended_at = NULL,
 			snapshot = CASE WHEN google_task_id IS NULL THEN NULL ELSE snapshot END
-		WHERE user_id = $1 AND task_id = $2`, p.userID, taskID, why)
+		WHERE user_id = $1 AND task_id = $2`, p.owner, taskID, why)
 	if err != nil {
 		return fmt.Errorf("mark task %s: %w", taskID, err)
 	}
@@ -119,11 +119,11 @@ func (p pair) unlink(ctx context.Context, tx pgx.Tx, taskID string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE google_task_links SET google_task_id = NULL, snapshot = NULL, google_updated = NULL, synced_version = 0,
 			intended_at = NULL, error = ''
-		WHERE user_id = $1 AND task_id = $2`, p.userID, taskID)
+		WHERE user_id = $1 AND task_id = $2`, p.owner, taskID)
 	if err != nil {
 		return fmt.Errorf("unlink task %s: %w", taskID, err)
 	}
-	return dropLink(ctx, tx, p.userID, taskID)
+	return dropLink(ctx, tx, p.owner, taskID)
 }
 
 // dropLink removes a link that holds nothing.
@@ -142,7 +142,7 @@ func (p pair) mark(ctx context.Context, tx pgx.Tx, googleIDs []string, generatio
 	_, err := tx.Exec(ctx, `
 		UPDATE google_task_links SET generation = $5
 		WHERE user_id = $1 AND workspace_id = $2 AND task_list_id = $3 AND google_task_id = ANY ($4) AND generation <> $5`,
-		p.userID, p.workspaceID, p.listID, googleIDs, generation)
+		p.owner, p.workspaceID, p.listID, googleIDs, generation)
 	if err != nil {
 		return fmt.Errorf("mark task links: %w", err)
 	}
@@ -154,7 +154,7 @@ func (p pair) unseen(ctx context.Context, q postgres.Querier, generation int64) 
 	err = q.QueryRow(ctx, `
 		SELECT count(*) FILTER (WHERE generation < $4), count(*) FROM google_task_links
 		WHERE user_id = $1 AND workspace_id = $2 AND task_list_id = $3 AND google_task_id IS NOT NULL`,
-		p.userID, p.workspaceID, p.listID, generation).Scan(&unseen, &all)
+		p.owner, p.workspaceID, p.listID, generation).Scan(&unseen, &all)
 	if err != nil {
 		return 0, 0, fmt.Errorf("count task links: %w", err)
 	}
@@ -194,7 +194,7 @@ func (p pair) twins(ctx context.Context, q postgres.Querier, titles []string) ([
 		SELECT `+localColumns+` FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
 		WHERE t.workspace_id = $2 AND t.deleted_at IS NULL AND t.title = ANY ($4)
 			AND (l.task_id IS NULL OR l.task_list_id <> $3 OR l.google_task_id IS NULL AND l.intended_at IS NULL)
-		ORDER BY t.id`, p.userID, p.workspaceID, p.listID, titles)
+		ORDER BY t.id`, p.owner, p.workspaceID, p.listID, titles)
 	if err != nil {
 		return nil, fmt.Errorf("find tasks of the same title: %w", err)
 	}
@@ -228,7 +228,7 @@ func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, mo
 		WHERE t.workspace_id = $2 AND t.id > $4 AND CASE WHEN t.deleted_at IS NULL
 			THEN l.google_task_id IS NULL OR l.task_list_id <> $3 OR l.synced_version <> t.version
 			ELSE l.google_task_id IS NOT NULL AND l.task_list_id = $3 END
-		ORDER BY t.id LIMIT $5`, p.userID, p.workspaceID, p.listID, after, most)
+		ORDER BY t.id LIMIT $5`, p.owner, p.workspaceID, p.listID, after, most)
 	if err != nil {
 		return nil, fmt.Errorf("read tasks to push: %w", err)
 	}

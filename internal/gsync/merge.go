@@ -18,13 +18,13 @@ type fields struct {
 }
 
 // each lists the fields so that what holds for one holds for all.
-func (f *fields) each() [4]*string { return [4]*string{&f.Title, &f.Notes, &f.Due, &f.Status} }
+func each(f *fields) [4]*string { return [4]*string{&f.Title, &f.Notes, &f.Due, &f.Status} }
 
 // merge brings two sides together that both started from base. A field that one side changed has that side's value; one
 // that both changed to different values has the later side's, and conflict is true.
 func merge(base, local, remote fields, remoteLater bool) (merged fields, conflict bool) {
 	merged = local
-	b, r, m := base.each(), remote.each(), merged.each()
+	b, r, m := each(&base), each(&remote), each(&merged)
 	for i := range m {
 		switch {
 		case *r[i] == *b[i] || *r[i] == *m[i]:

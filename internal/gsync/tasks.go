@@ -54,9 +54,9 @@ func (t *taskSync) pull(ctx context.Context) (finish, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.pair = pair{userID: t.job.UserID, workspaceID: t.settings.WorkspaceID, listID: listID}
+	t.pair = pair{owner: t.job.UserID, workspaceID: t.settings.WorkspaceID, listID: listID}
 	t.resource = "tasks:" + t.workspaceID + ":" + listID
-	cursor, err := readCursor(ctx, t.s.ob.Pool(), t.pair.userID, t.resource)
+	cursor, err := readCursor(ctx, t.s.ob.Pool(), t.owner, t.resource)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +80,14 @@ func (t *taskSync) pull(ctx context.Context) (finish, error) {
 	}
 	if t.generation == 0 {
 		return func(ctx context.Context, tx pgx.Tx, _ *Result) error {
-			return saveUpdatedMin(ctx, tx, t.pair.userID, t.resource, t.latest)
+			return saveUpdatedMin(ctx, tx, t.owner, t.resource, t.latest)
 		}, nil
 	}
 	if err := t.sweep(ctx); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context, tx pgx.Tx, _ *Result) error {
-		return endFull(ctx, tx, t.pair.userID, t.resource, "", orNil(t.latest))
+		return endFull(ctx, tx, t.owner, t.resource, "", orNil(t.latest))
 	}, nil
 }
 
@@ -123,7 +123,7 @@ func (t *taskSync) list(ctx context.Context) (string, error) {
 func (t *taskSync) begin(ctx context.Context) error {
 	return t.tx(ctx, func(ctx context.Context, tx pgx.Tx, _ *Result) error {
 		var err error
-		t.generation, err = beginFull(ctx, tx, t.pair.userID, t.resource)
+		t.generation, err = beginFull(ctx, tx, t.owner, t.resource)
 		return err
 	})
 }

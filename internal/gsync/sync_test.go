@@ -1,0 +1,176 @@
+package gsync
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/calendar/v3"
+
+	"fdc/events"
+	"fdc/internal/devstack/googleemu"
+	"fdc/internal/task"
+)
+
+func TestFullSyncOfTheDemo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	now := time.Now()
+	require.NoError(t, googleemu.SeedDemo(w.google, now))
+	p := w.connected(alice)
+	for i := range 30 {
+		p.create(task.Draft{Title: fmt.Sprintf("ours %d", i), Status: []string{task.Todo, task.Done}[i%2]})
+	}
+	theirs := 0
+	for _, same := range p.there() {
+		theirs += len(same)
+	}
+
+	result := p.synced("", "")
+	require.EqualValues(t, theirs, result.Tasks.Created)
+	require.EqualValues(t, 30, result.Tasks.Pushed)
+	require.Empty(t, result.Warnings)
+	require.Positive(t, result.APICalls)
+	p.equal()
+
+	rows := 0
+	for _, id := range p.calendars(t) {
+		err := p.googleCalendar().Events.List(id).MaxResults(2500).Pages(t.Context(), func(page *calendar.Events) error {
+			for _, e := range page.Items {
+				if e.Status != statusCancelled {
+					rows++
+				}
+			}
+			return nil
+		})
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, rows, result.Calendar.Created)
+	for month := -7; month <= 7; month++ {
+		from := now.AddDate(0, month, 0)
+		p.sameEvents(from, from.AddDate(0, 1, 0))
+	}
+	p.sameEvents(now.AddDate(0, 0, -199), now.AddDate(0, 0, 199))
+
+	p.quiet()
+	p.equal()
+}
+
+// calendars are the ids of the person's calendars that FDC syncs.
+func (p *person) calendars(t *testing.T) []string {
+	t.Helper()
+	st, err := p.Settings(t.Context(), p.id)
+	require.NoError(t, err)
+	return st.CalendarIDs
+}
+
+// sameEvents checks that FDC shows what Google shows.
+func (p *person) sameEvents(from, to time.Time) {
+	p.t.Helper()
+	from, to = from.UTC().Truncate(time.Second), to.UTC().Truncate(time.Second)
+	ours, err := p.Events(p.t.Context(), p.id, from, to)
+	require.NoError(p.t, err)
+	type shown struct {
+		id, calendar, title, start, end, status, series string
+	}
+	got, want := map[shown]int{}, map[shown]int{}
+	for _, e := range ours {
+		got[shown{e.ID, e.CalendarID, e.Title, e.Start, e.End, e.Status, e.RecurringEventID}]++
+	}
+	for _, id := range p.calendars(p.t) {
+		list := p.googleCalendar().Events.List(id).SingleEvents(true).MaxResults(2500).
+			TimeMin(from.Format(time.RFC3339)).TimeMax(to.Format(time.RFC3339))
+		err := list.Pages(p.t.Context(), func(page *calendar.Events) error {
+			for _, e := range page.Items {
+				if e.ExtendedProperties == nil {
+					want[shown{e.Id, id, e.Summary, momentText(e.Start), momentText(e.End), e.Status, e.RecurringEventId}]++
+				}
+			}
+			return nil
+		})
+		require.NoError(p.t, err)
+	}
+	require.Equal(p.t, want, got, "%s to %s", from, to)
+}
+
+func momentText(m *calendar.EventDateTime) string {
+	if m.Date != "" {
+		return m.Date
+	}
+	at, err := time.Parse(time.RFC3339, m.DateTime)
+	if err != nil {
+		return err.Error()
+	}
+	return utcText(at)
+}
+
+func TestASecondSyncAsksLittle(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	require.NoError(t, w.google.AddCalendar(alice, googleemu.Calendar{ID: "second", Summary: "Second"}))
+	p.create(task.Draft{Title: "one"})
+	p.synced("", "")
+
+	result := p.synced("", "")
+	require.LessOrEqual(t, result.APICalls, int64(2+1+1), "a call per calendar, one per list and one")
+	for _, r := range w.requests() {
+		require.Equal(t, "fdc/test", r.Agent)
+	}
+}
+
+func TestEditsOnBothSides(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	for _, title := range []string{"ours", "theirs", "both", "same field", "gone here", "gone there", "gone there, changed here", "reopened"} {
+		p.create(task.Draft{Title: title, Notes: "old", DueDate: "2026-12-01"})
+	}
+	p.patch(p.one("reopened").ID, `{"status":"done"}`)
+	p.synced("", "")
+	p.equal()
+	g := p.googleTasks()
+	there := func(title, body string) {
+		one := p.oneThere(title)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch,
+			w.base+"/tasks/v1/lists/@default/tasks/"+one.Id, bodyOf(body))
+		require.NoError(t, err)
+		resp, err := p.http().Do(req)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		require.Equal(t, http.StatusOK, resp.StatusCode)
+	}
+
+	p.patch(p.one("ours").ID, `{"notes":"new","dueDate":null}`)
+	there("theirs", `{"notes":"new","status":"completed","due":null}`)
+	p.patch(p.one("both").ID, `{"notes":"ours"}`)
+	there("both", `{"due":"2027-01-02T00:00:00Z"}`)
+	there("same field", `{"notes":"theirs"}`)
+	p.patch(p.one("same field").ID, `{"notes":"ours, later"}`)
+	p.remove(p.one("gone here").ID)
+	require.NoError(t, g.Tasks.Delete(defaultList, p.oneThere("gone there").Id).Do())
+	require.NoError(t, g.Tasks.Delete(defaultList, p.oneThere("gone there, changed here").Id).Do())
+	p.patch(p.one("gone there, changed here").ID, `{"notes":"still wanted"}`)
+	p.patch(p.one("reopened").ID, `{"status":"todo"}`)
+
+	result := p.synced(events.SyncTasks, "")
+	require.Equal(t, Counts{Updated: 2, Deleted: 1, Pushed: 6, Conflicts: 2}, result.Tasks)
+	p.equal()
+	require.Equal(t, "new", p.oneThere("ours").Notes)
+	require.Empty(t, p.oneThere("ours").Due)
+	require.Equal(t, task.Done, p.one("theirs").Status)
+	require.Empty(t, p.one("theirs").DueDate)
+	require.Equal(t, "ours", p.one("both").Notes)
+	require.Equal(t, "2027-01-02", p.one("both").DueDate)
+	require.Equal(t, "ours, later", p.one("same field").Notes)
+	require.Empty(t, p.here()["gone there"])
+	require.Empty(t, p.there()["gone here"])
+	require.Equal(t, "still wanted", p.oneThere("gone there, changed here").Notes)
+	require.Nil(t, p.oneThere("reopened").Completed)
+	p.quiet()
+}
+
+func bodyOf(s string) *strings.Reader { return strings.NewReader(s) }
