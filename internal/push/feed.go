@@ -53,17 +53,17 @@ func (h *Hub) feed(ctx context.Context) {
 
 // follow is one consumer's life.
 func (h *Hub) follow(ctx context.Context, reading func()) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	defer cancel()
+	defer cancel(nil)
 	// The consumer is in the memory of a server that may be another one after a reconnect.
 	status := h.nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
 	defer h.nc.RemoveStatusListener(status)
 	watch.Go(func() {
 		select {
 		case <-status:
-			cancel()
+			cancel(nats.ErrDisconnected)
 		case <-ctx.Done():
 		}
 	})
@@ -89,6 +89,9 @@ func (h *Hub) follow(ctx context.Context, reading func()) error {
 	}
 	for n := uint64(1); ; n++ {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		if err != nil {
 			return fmt.Errorf("read %s: %w", bus.Events, err)
 		}
@@ -146,7 +149,7 @@ func (h *Hub) consumer(ctx context.Context, config jetstream.ConsumerConfig) (je
 func (h *Hub) bind(info *jetstream.StreamInfo) jetstream.ConsumerConfig {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	config := jetstream.ConsumerConfig{Name: "", InactiveThreshold: 3 * feedExpiry}
+	config := jetstream.ConsumerConfig{InactiveThreshold: 3 * feedExpiry}
 	epoch := epochOf(info.Created)
 	if h.live && epoch == h.epoch && info.State.LastSeq >= h.pos {
 		config.DeliverPolicy = jetstream.DeliverByStartSequencePolicy
@@ -187,8 +190,8 @@ func (h *Hub) caughtUp(seq uint64) {
 func (s *socket) replay(ctx context.Context, from, to uint64) error {
 	for failures := 0; from < to; {
 		next, err := s.replaySome(ctx, from, to)
-		if errors.Is(err, errEnding) {
-			return err
+		if errors.Is(err, errEnding) || ctx.Err() != nil {
+			return errEnding
 		}
 		if next > from {
 			failures = 0
@@ -215,11 +218,8 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 	var n uint64
 	for left := consumer.CachedInfo().NumPending; left > 0; {
 		want := min(left, replayBatch)
-		batch, err := consumer.Fetch(int(want), jetstream.FetchMaxWait(requestTimeout)) //nolint:gosec // at most replayBatch
-		if err != nil {
-			return from, fmt.Errorf("fetch: %w", err)
-		}
-		for msg := range batch.Messages() {
+		batch, err := fetch(ctx, consumer, int(want))
+		for _, msg := range batch {
 			meta, err := msg.Metadata()
 			if err != nil {
 				return from, fmt.Errorf("fetch: %w", err)
@@ -234,14 +234,35 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 				return from, err
 			}
 			from = meta.Sequence.Stream
-			want--
 			left--
 		}
-		if want > 0 {
-			return from, fmt.Errorf("fetch: %w: %w", errGap, batch.Error())
+		if err != nil {
+			return from, err
 		}
 	}
 	return to, nil
+}
+
+// fetch takes n messages, or fewer and an error.
+func fetch(ctx context.Context, consumer jetstream.Consumer, n int) ([]jetstream.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	batch, err := consumer.Fetch(n, jetstream.FetchContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("fetch: %w", err)
+	}
+	messages := make([]jetstream.Msg, 0, n)
+	for msg := range batch.Messages() {
+		messages = append(messages, msg)
+	}
+	switch {
+	case len(messages) == n:
+		return messages, nil
+	case batch.Error() != nil:
+		return messages, fmt.Errorf("fetch: %w", batch.Error())
+	default:
+		return messages, errGap
+	}
 }
 
 // forward writes one replayed event, if it is for this socket.

@@ -286,9 +286,10 @@ func (h *Hub) narrow(s *socket, c change) {
 func (h *Hub) enter(ctx context.Context, s *socket, sub Subscriber, from start) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || !h.live {
+	if h.closed || !h.live || from.resume && from.epoch != h.epoch {
 		return false
 	}
+	ctx, s.cancel = context.WithCancel(ctx)
 	h.wg.Add(1) // until leave
 	h.slots++
 	s.slot = h.slots
@@ -371,7 +372,7 @@ func (h *Hub) admit(ctx context.Context, cursor string) (start, error) {
 	}
 	// Everything stored by now comes before "ready".
 	h.reach(ctx, info.State.LastSeq)
-	return start{resume: true, seq: asked.Sequence}, nil
+	return start{resume: true, epoch: epoch, seq: asked.Sequence}, nil
 }
 
 // reach waits until the node has dispatched the event, but not long: later is no loss.

@@ -49,6 +49,7 @@ type socket struct {
 	writing bool   // someone holds the pen
 	pinged  bool   // a ping is due
 	code    int    // how it ends, once it does
+	cancel  func() // its requests to NATS
 	kill    *time.Timer
 }
 
@@ -104,6 +105,7 @@ func (s *socket) stop(code int) {
 	}
 	s.code = code
 	s.queue, s.bytes = nil, 0
+	s.cancel()
 	// A client that reads nothing, or never hangs up, must not keep us.
 	s.kill = time.AfterFunc(s.hub.limits.grace, s.t.abort)
 	s.wake()
@@ -189,6 +191,7 @@ func (s *socket) finish() {
 		s.code = CodeRestart // never sent: keeps everything else away
 	}
 	s.queue, s.bytes = nil, 0
+	s.cancel()
 	if s.kill != nil {
 		s.kill.Stop()
 	}
@@ -198,7 +201,8 @@ func (s *socket) finish() {
 
 // start is where a client wants to go on.
 type start struct {
-	resume bool   // after seq
+	resume bool // after seq, in the stream of epoch
+	epoch  int64
 	seq    uint64 // of the last event it has
 	reason string // why it can't; then it starts anew
 }

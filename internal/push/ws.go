@@ -2,7 +2,7 @@ package push
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -23,24 +23,29 @@ var upgrader = websocket.Upgrader{
 	WriteBufferPool:  new(sync.Pool),
 	// httpapi has compared the Origin with the public URL by now.
 	CheckOrigin: func(*http.Request) bool { return true },
-	// The error is returned, and answered as all others are.
-	Error: func(http.ResponseWriter, *http.Request, int, error) {},
 }
 
 // ServeWS turns the request into a WebSocket and returns; the hub looks after it from then on. An error means that
-// nothing was answered yet, unless it is errors.Is [http.ErrAbortHandler]: then the connection is gone.
+// nothing was answered yet.
 func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cursor string) error {
 	from, err := h.admit(r.Context(), cursor)
 	if err != nil {
 		return err
 	}
-	conn, err := upgrader.Upgrade(w, r, nil)
-	if _, refused := errors.AsType[websocket.HandshakeError](err); refused {
+	status := 0
+	upgrade := upgrader
+	upgrade.Error = func(_ http.ResponseWriter, _ *http.Request, code int, _ error) { status = code }
+	conn, err := upgrade.Upgrade(w, r, nil)
+	switch {
+	case err == nil:
+	case status >= http.StatusInternalServerError:
+		return fmt.Errorf("upgrade: %w", err)
+	case status != 0:
 		w.Header().Set("Sec-Websocket-Version", "13")
 		return fault.Wrap(err, fault.Malformed, "not-a-websocket", "This address speaks WebSocket, version 13.")
-	}
-	if err != nil {
-		return errors.Join(http.ErrAbortHandler, err)
+	default: // the client has gone, or broke the protocol; its connection is closed
+		h.log.Debug().Err(err).Msg("push client lost while it connected")
+		return nil
 	}
 	t := &wsTransport{conn: conn, limits: &h.limits}
 	s := &socket{hub: h, user: sub.UserID, session: sub.SessionID, expires: sub.ExpiresAt, t: t}
@@ -50,8 +55,8 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 		t.abort()
 		return nil
 	}
+	h.open.WithLabelValues("ws").Inc()
 	h.wg.Go(func() {
-		h.open.WithLabelValues("ws").Inc()
 		defer h.open.WithLabelValues("ws").Dec()
 		t.read(func() { s.end(codeUnsupported) })
 		t.abort()
