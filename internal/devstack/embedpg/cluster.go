@@ -89,11 +89,11 @@ func resolve(dir string) (string, error) {
 
 // readPointer says where the data of a directory is or would be, and whether a pointer says so.
 func readPointer(dir string) (home string, placed bool, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, "location"))
+	text, err := readFile(filepath.Join(dir, "location"))
 	if errors.Is(err, os.ErrNotExist) {
 		return dir, false, nil
 	}
-	home = strings.TrimSpace(string(text))
+	home = strings.TrimSpace(text)
 	if err == nil && !filepath.IsAbs(home) {
 		err = fmt.Errorf("%s holds %q, not an absolute path", filepath.Join(dir, "location"), home)
 	}
@@ -102,14 +102,14 @@ func readPointer(dir string) (home string, placed bool, err error) {
 
 // madeBy is the major version that made the data, 0 when there is none.
 func madeBy(data string) (int, error) {
-	text, err := os.ReadFile(filepath.Join(data, "PG_VERSION"))
+	text, err := readFile(filepath.Join(data, "PG_VERSION"))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	major, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	major, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {
 		return 0, fmt.Errorf("version of the data in %s: %w", data, err)
 	}
@@ -191,12 +191,17 @@ func (c *cluster) create(ctx context.Context) error {
 }
 
 func (c *cluster) readPassword() error {
-	text, err := os.ReadFile(filepath.Join(c.dir, "password"))
+	text, err := readFile(filepath.Join(c.dir, "password"))
 	if err != nil {
 		return fmt.Errorf("the owner's password of the data in %s is lost (%w); remove the data to start afresh", c.home, err)
 	}
-	c.password = strings.TrimSpace(string(text))
+	c.password = strings.TrimSpace(text)
 	return nil
+}
+
+func readFile(path string) (string, error) {
+	text, err := os.ReadFile(path) //nolint:gosec // below the directory we were given
+	return string(text), err
 }
 
 func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }

@@ -7,6 +7,9 @@
 // that looks like data. The server is in a process group of its own (Ctrl-C reaches us, not it) and ends with us: Stop
 // waits for it, and if we are killed, Linux tells it; elsewhere the next start on the directory stops it.
 //
+// A cluster may have an owner, any process: a small guard stops the server and removes the cluster when that has ended.
+// Join shares such a cluster between processes.
+//
 // PostgreSQL refuses to run as root. Started by root, it runs as the owner of the data, else as the user postgres, else
 // as nobody. Where that user can't reach the directory, the data is placed in /var/tmp and the directory points there.
 //

@@ -44,14 +44,14 @@ var errHeld = errors.New("already in use")
 // tryAcquire returns no lock and no error when the file was removed by its last holder meanwhile.
 func tryAcquire(dir string) (*lockFile, error) {
 	path := dir + ".lock"
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // beside the directory we were given
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // a descriptor is small
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		holder, readErr := os.ReadFile(path)
-		return nil, errors.Join(fmt.Errorf("%s is %w by process %s", dir, errHeld, strings.TrimSpace(string(holder))), readErr, file.Close())
+		holder, readErr := readFile(path)
+		return nil, errors.Join(fmt.Errorf("%s is %w by process %s", dir, errHeld, strings.TrimSpace(holder)), readErr, file.Close())
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
@@ -73,7 +73,7 @@ func tryAcquire(dir string) (*lockFile, error) {
 
 // release unlocks by itself: closing is not enough while a child that is just being forked has the file, too.
 func (l *lockFile) release() error {
-	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close()) //nolint:gosec // a descriptor is small
+	return errors.Join(unix.Flock(int(l.file.Fd()), unix.LOCK_UN), l.file.Close())
 }
 
 // remove deletes the file while it is still held, so that nobody can have a lock on a file that is gone unnoticed.

@@ -76,7 +76,7 @@ func (p *process) kill() error {
 
 func numbers(text string) ([]int, error) {
 	var all []int
-	for _, field := range strings.Fields(text) {
+	for field := range strings.FieldsSeq(text) {
 		n, err := strconv.Atoi(field)
 		if err != nil {
 			return nil, err
@@ -113,7 +113,7 @@ func (c *cluster) launch(ctx context.Context, port int, detached bool) (*process
 	if err := os.Rename(logPath, logPath+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	logFile, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // in the directory we were given
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +186,11 @@ type pidFile struct {
 
 // readPidFile gives zeros for what isn't there (yet).
 func readPidFile(home string) pidFile {
-	text, err := os.ReadFile(filepath.Join(dataDir(home), "postmaster.pid"))
+	text, err := readFile(filepath.Join(dataDir(home), "postmaster.pid"))
 	if err != nil {
 		return pidFile{}
 	}
-	lines := append(strings.Split(string(text), "\n"), make([]string, 8)...)
+	lines := append(strings.Split(text, "\n"), make([]string, 8)...)
 	at := func(line string) int {
 		n, err := strconv.Atoi(strings.TrimSpace(line))
 		if err != nil {
@@ -249,12 +249,12 @@ func stopLeftOver(ctx context.Context, home string, progress func(string)) error
 // tail is the end of a server's log as one line.
 func tail(path string) string {
 	const most = 2000
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if err != nil {
 		return err.Error()
 	}
 	if len(text) > most {
 		text = text[len(text)-most:]
 	}
-	return oneLine(string(text))
+	return oneLine(text)
 }

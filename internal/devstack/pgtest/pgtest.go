@@ -170,7 +170,9 @@ func buildTemplate(ctx context.Context, shared *embedpg.Shared, files fs.FS) (na
 			return err
 		}
 		text, err := fs.ReadFile(files, path)
-		fmt.Fprintf(sum, "%s %d\n%s", path, len(text), text)
+		if err == nil {
+			_, err = fmt.Fprintf(sum, "%s %d\n%s", path, len(text), text)
+		}
 		return err
 	})
 	if err != nil {
@@ -237,6 +239,7 @@ func open(tb testing.TB, from string) *DB {
 
 // closePool does not wait for ever, as Close does, for a connection that a failed test still holds.
 func closePool(tb testing.TB, pool *pgxpool.Pool) {
+	tb.Helper()
 	closed := make(chan struct{})
 	go func() {
 		pool.Close()
@@ -250,6 +253,7 @@ func closePool(tb testing.TB, pool *pgxpool.Pool) {
 }
 
 func drop(tb testing.TB, shared *embedpg.Shared, name string) {
+	tb.Helper()
 	if tb.Failed() {
 		file, err := shared.Keep()
 		if err != nil {
