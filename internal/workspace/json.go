@@ -20,6 +20,9 @@ const (
 	maxNumber = 1000 // characters of a number, its exponent written out
 )
 
+// maxPointer is how long the pointer to a wrong place gets.
+const maxPointer = 1000
+
 // searchable is how many members are searched one by one for a name.
 const searchable = 16
 
@@ -32,16 +35,16 @@ type value struct {
 }
 
 type entry struct {
-	name  string
+	name  []byte
 	raw   []byte // the name as written, with its quotes
 	value value
 }
 
 func (v value) isNull() bool { return string(v.raw) == "null" }
 
-func (v value) member(name string) (value, bool) {
+func (v value) member(name []byte) (value, bool) {
 	for i := range v.members {
-		if v.members[i].name == name {
+		if bytes.Equal(v.members[i].name, name) {
 			return v.members[i].value, true
 		}
 	}
@@ -89,24 +92,24 @@ func merge(target, patch value) value {
 	}
 	replaced := make(map[string]value, len(patch.members))
 	for _, m := range patch.members {
-		replaced[m.name] = m.value
+		replaced[string(m.name)] = m.value
 	}
 	merged := value{object: true}
 	put := func(m entry, old value) {
-		change, touched := replaced[m.name]
+		change, touched := replaced[string(m.name)]
 		switch {
 		case !touched:
 			merged.members = append(merged.members, m)
 		case !change.isNull():
 			merged.members = append(merged.members, entry{name: m.name, raw: m.raw, value: merge(old, change)})
 		}
-		delete(replaced, m.name)
+		delete(replaced, string(m.name))
 	}
 	for _, m := range target.members {
 		put(m, m.value)
 	}
 	for _, m := range patch.members {
-		if _, left := replaced[m.name]; left {
+		if _, left := replaced[string(m.name)]; left {
 			put(m, value{})
 		}
 	}
@@ -120,7 +123,7 @@ func changedNames(before, after, patch value) []string {
 		b, had := before.member(m.name)
 		a, has := after.member(m.name)
 		if had != has || had && !same(b, a) {
-			names = append(names, m.name)
+			names = append(names, string(m.name))
 		}
 	}
 	return names
@@ -212,15 +215,33 @@ type parser struct {
 	data      []byte
 	i         int
 	base      string
-	path      []string // where it is, as the tokens of a pointer
+	path      []step  // where it is
+	open      []entry // the members so far of all objects that it is in
+	arrays    int     // how many arrays it is in; no merge looks into those
 	expansion int
+}
+
+// step is a token of a pointer.
+type step struct {
+	name  []byte // nil in an array
+	index int
+}
+
+func (s step) pointer() string {
+	if s.name == nil {
+		return "/" + strconv.Itoa(s.index)
+	}
+	return pointer(string(s.name))
 }
 
 func (p *parser) invalid(detail string) error {
 	var at strings.Builder
 	at.WriteString(p.base)
-	for _, token := range p.path {
-		at.WriteString(pointer(token))
+	for _, step := range p.path {
+		if at.Len()+len(step.name) > maxPointer {
+			break // the place is somewhere below
+		}
+		at.WriteString(step.pointer())
 	}
 	return fault.Wrong(fault.Field{Pointer: at.String(), Detail: detail})
 }
@@ -254,13 +275,13 @@ func (p *parser) value(depth int) (value, error) {
 }
 
 func (p *parser) object(depth int) ([]entry, error) {
-	var members []entry
+	first := len(p.open)
 	var seen map[string]struct{} // only for an object too large to search
-	for p.i++; ; p.i++ {         // past { or ,
-		p.space()
-		if p.data[p.i] == '}' {
+	p.i++                        // past {
+	for p.space(); p.data[p.i] != '}'; p.space() {
+		if p.data[p.i] == ',' {
 			p.i++
-			return members, nil
+			p.space()
 		}
 		start := p.i
 		if err := p.text(); err != nil {
@@ -268,59 +289,63 @@ func (p *parser) object(depth int) ([]entry, error) {
 		}
 		m := entry{raw: p.data[start:p.i]}
 		m.name = unquote(m.raw)
+		members := p.open[first:]
 		if seen == nil && len(members) == searchable {
 			seen = make(map[string]struct{}, 2*searchable)
 			for _, other := range members {
-				seen[other.name] = struct{}{}
+				seen[string(other.name)] = struct{}{}
 			}
 		}
 		if twice(members, seen, m.name) {
 			return nil, fault.New(fault.Malformed, "malformed-json", "The document names the member %.100q twice.", m.name)
 		}
 		p.space()
-		p.i++ // :
-		p.path = append(p.path, m.name)
+		p.i++ // past :
+		p.path = append(p.path, step{name: m.name})
 		var err error
 		if m.value, err = p.value(depth + 1); err != nil {
 			return nil, err
 		}
 		p.path = p.path[:len(p.path)-1]
-		members = append(members, m)
-		if p.space(); p.data[p.i] == '}' {
-			p.i++
-			return members, nil
-		}
+		p.open = append(p.open, m)
 	}
+	p.i++ // past }
+	var members []entry
+	if p.arrays == 0 {
+		members = slices.Clone(p.open[first:])
+	}
+	p.open = p.open[:first]
+	return members, nil
 }
 
 // twice reports whether an object has the name already, and else notes it.
-func twice(members []entry, seen map[string]struct{}, name string) bool {
+func twice(members []entry, seen map[string]struct{}, name []byte) bool {
 	if seen == nil {
-		return slices.ContainsFunc(members, func(m entry) bool { return m.name == name })
+		return slices.ContainsFunc(members, func(m entry) bool { return bytes.Equal(m.name, name) })
 	}
 	n := len(seen)
-	seen[name] = struct{}{}
+	seen[string(name)] = struct{}{}
 	return len(seen) == n
 }
 
 func (p *parser) array(depth int) error {
-	p.i++ // [
-	if p.space(); p.data[p.i] == ']' {
-		p.i++
-		return nil
-	}
-	for n := 0; ; n++ {
-		p.path = append(p.path, strconv.Itoa(n))
+	p.arrays++
+	p.i++ // past [
+	n := 0
+	for p.space(); p.data[p.i] != ']'; p.space() {
+		if p.data[p.i] == ',' {
+			p.i++
+		}
+		p.path = append(p.path, step{index: n})
 		if _, err := p.value(depth + 1); err != nil {
 			return err
 		}
 		p.path = p.path[:len(p.path)-1]
-		p.space()
-		p.i++ // , or ]
-		if p.data[p.i-1] == ']' {
-			return nil
-		}
+		n++
 	}
+	p.i++ // past ]
+	p.arrays--
+	return nil
 }
 
 func (p *parser) text() error {
@@ -386,13 +411,14 @@ func (p *parser) space() {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
 
-func unquote(raw []byte) string {
+// unquote is the text of a JSON string; never nil.
+func unquote(raw []byte) []byte {
 	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1])
+		return raw[1 : len(raw)-1]
 	}
 	var s string
 	if err := json.Unmarshal(raw, &s); err != nil {
-		return string(raw) // it is a string of a valid document, so this can't be
+		return raw // it is a string of a valid document, so this can't be
 	}
-	return s
+	return []byte(s)
 }

@@ -123,6 +123,7 @@ func TestParseRefuses(t *testing.T) {
 		{`{"a":[-1.5E-1000]}`, fault.Invalid, "/data/a/0"},
 		{`{"a":1e99999999999999999999}`, fault.Invalid, "/data/a"},
 		{`{"a":` + strings.Repeat("1", maxNumber+1) + `}`, fault.Invalid, "/data/a"},
+		{`{"b":{"` + strings.Repeat("k", 2000) + `":"\u0000"}}`, fault.Invalid, "/data/b"},
 		{strings.Repeat(`{"a":`, maxDepth+1) + `1` + strings.Repeat(`}`, maxDepth+1), fault.Invalid, "/data"},
 		{strings.Repeat(`[`, maxDepth+1) + strings.Repeat(`]`, maxDepth+1), fault.Invalid, "/data"},
 	} {
@@ -221,4 +222,50 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q: its compact form is refused: %v", text, err)
 		}
 	})
+}
+
+// document is one of the usual size.
+func document(tb testing.TB) []byte {
+	tb.Helper()
+	rows := make([]map[string]any, 120)
+	for i := range rows {
+		rows[i] = map[string]any{
+			"id": i, "title": "Task " + strconv.Itoa(i), "done": i%3 == 0, "weight": 1.25, "tags": []string{"a", "目標"},
+			"owner": map[string]any{"name": "Alice", "email": nil},
+		}
+	}
+	text, err := json.Marshal(map[string]any{"rows": rows, "settings": map[string]any{"theme": "dark", "columns": []int{1, 2, 3}}})
+	require.NoError(tb, err)
+	return text
+}
+
+func BenchmarkParse(b *testing.B) {
+	text := document(b)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parse(text, ""); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkMerge(b *testing.B) {
+	text := document(b)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		before, err := parse(text, "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		change, err := parse([]byte(`{"settings":{"theme":"light"}}`), "")
+		if err != nil {
+			b.Fatal(err)
+		}
+		after := merge(before, change)
+		if len(changedNames(before, after, change)) != 1 || len(after.append(nil)) == 0 {
+			b.Fatal("no change")
+		}
+	}
 }
