@@ -205,7 +205,11 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Session, erro
 		return Session{}, fmt.Errorf("find session: %w", postgres.Fault(err))
 	}
 	if r.Unnoted {
-		if err := touchSession(ctx, s.outbox.Pool(), r.SessionID); err != nil {
+		seen, err := touchSession(ctx, s.outbox.Pool(), r.SessionID)
+		switch {
+		case err == nil:
+			r.LastSeenAt = seen
+		case !errors.Is(err, pgx.ErrNoRows):
 			return Session{}, fmt.Errorf("note session %s: %w", r.SessionID, postgres.Fault(err))
 		}
 	}
@@ -260,10 +264,14 @@ func (s *Service) Revoke(ctx context.Context, meta events.Meta, userID, sessionI
 	})
 }
 
-// RevokeOthers ends all sessions of a user but one.
+// RevokeOthers ends all sessions of a user but one; all of them when exceptID is empty.
 func (s *Service) RevokeOthers(ctx context.Context, meta events.Meta, userID, exceptID string) error {
+	var except *string
+	if exceptID != "" {
+		except = &exceptID
+	}
 	return s.end(ctx, meta, events.RevokedOthers, func(tx pgx.Tx) ([]ended, error) {
-		return revokeOthers(ctx, tx, userID, exceptID)
+		return revokeOthers(ctx, tx, userID, except)
 	})
 }
 

@@ -119,11 +119,13 @@ func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionR
 	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[sessionRow])
 }
 
-// touchSession notes that the session was seen; of several requests at one moment, one does.
-func touchSession(ctx context.Context, q postgres.Querier, id string) error {
-	_, err := q.Exec(ctx, `
-		UPDATE sessions SET last_seen_at = now() WHERE id = $1 AND last_seen_at < now() - $2::interval`, id, seenEvery)
-	return err
+// touchSession notes that the session was seen, and when. Of several requests at one moment, one does; the others get
+// pgx.ErrNoRows.
+func touchSession(ctx context.Context, q postgres.Querier, id string) (seen time.Time, err error) {
+	err = q.QueryRow(ctx, `
+		UPDATE sessions SET last_seen_at = now() WHERE id = $1 AND last_seen_at < now() - $2::interval
+		RETURNING last_seen_at`, id, seenEvery).Scan(&seen)
+	return seen, err
 }
 
 // maxDevices bounds the list; nobody has that many.
@@ -160,13 +162,13 @@ func revokeSession(ctx context.Context, tx pgx.Tx, userID *string, id string) ([
 	return pgx.CollectRows(rows, pgx.RowToStructByName[ended])
 }
 
-// revokeOthers ends a user's sessions but one. It locks them in the order of their ids: two devices that end each other
+// revokeOthers ends a user's sessions but one, or all when exceptID is nil. It locks them in the order of their ids: two devices that end each other
 // at one moment wait, and don't deadlock.
-func revokeOthers(ctx context.Context, tx pgx.Tx, userID, exceptID string) ([]ended, error) {
+func revokeOthers(ctx context.Context, tx pgx.Tx, userID string, exceptID *string) ([]ended, error) {
 	rows, _ := tx.Query(ctx, `
 		WITH others AS (
 			SELECT id FROM sessions
-			WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > now()
+			WHERE user_id = $1 AND id IS DISTINCT FROM $2 AND revoked_at IS NULL AND expires_at > now()
 			ORDER BY id
 			FOR NO KEY UPDATE
 		)
