@@ -141,6 +141,7 @@ func (s *stack) seedBob(ctx context.Context, users *identity.Service, google *gs
 	if err != nil {
 		return err
 	}
+	meta.ActorID = session.User.ID
 	return users.Logout(ctx, meta, session.ID)
 }
 

@@ -122,7 +122,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
 	handler := httpapi.New(httpapi.Config{
 		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
-		Outbox: b.outbox, Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
+		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 

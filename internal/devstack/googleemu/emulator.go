@@ -169,10 +169,7 @@ func (e *Emulator) google(pattern string, handle func(*call) reply) {
 		case tooLarge != nil:
 			answer = tooLarge.reply()
 		default:
-			e.mu.Lock()
-			c.now = e.now()
-			answer = handle(c)
-			e.mu.Unlock()
+			answer = e.locked(c, handle)
 		}
 		body := answer.encode(c)
 		if fault.Drop != "" {
@@ -181,6 +178,14 @@ func (e *Emulator) google(pattern string, handle func(*call) reply) {
 		e.record(c, answer.status)
 		e.deliver(w, answer, body, fault)
 	})
+}
+
+// locked runs a handler alone. Its lock outlives no panic: net/http recovers from those.
+func (e *Emulator) locked(c *call, handle func(*call) reply) reply {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.now = e.now()
+	return handle(c)
 }
 
 // read takes the body in and, where it is a form, apart.

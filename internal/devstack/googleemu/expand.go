@@ -107,8 +107,25 @@ func splitInstanceID(id string) (series string, day bool, at time.Time, ok bool)
 	return "", false, time.Time{}, false
 }
 
-// parseRule reads recurrence lines. Sub-daily rules are refused, as Google does not have them and one could keep a CPU busy for
-// years; so is EXRULE, which the library behind this ignores.
+// soundRule refuses what the library behind this cannot bear, and what Google does not have either: sub-daily frequencies and
+// long lists of hours or minutes could keep a CPU busy for years, numbers beyond the calendar overflow, BYEASTER panics.
+func soundRule(o rrule.ROption) error {
+	switch {
+	case o.Freq > rrule.DAILY:
+		return fmt.Errorf("frequency %s is not supported", o.Freq)
+	case o.Interval < 0 || o.Interval > 10_000 || o.Count < 0 || o.Count > maxRecurrenceSteps:
+		return fmt.Errorf("interval or count out of range")
+	case max(len(o.Byhour), 1)*max(len(o.Byminute), 1)*max(len(o.Bysecond), 1) > 24:
+		return fmt.Errorf("more than 24 times a day")
+	case len(o.Byeaster) > 0:
+		return fmt.Errorf("BYEASTER is not supported")
+	case len(o.Bysetpos)+len(o.Bymonth)+len(o.Bymonthday)+len(o.Byyearday)+len(o.Byweekno)+len(o.Byweekday) > 400:
+		return fmt.Errorf("the rule is too long")
+	}
+	return nil
+}
+
+// parseRule reads recurrence lines. EXRULE is refused, as the library would ignore it.
 func parseRule(start moment, lines []string) (*rrule.Set, error) {
 	if len(lines) > 500 {
 		return nil, fmt.Errorf("more than 500 recurrence lines")
@@ -133,8 +150,10 @@ func parseRule(start moment, lines []string) (*rrule.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if rule := set.GetRRule(); rule != nil && rule.OrigOptions.Freq > rrule.DAILY {
-		return nil, fmt.Errorf("frequency %s is not supported", rule.OrigOptions.Freq)
+	if rule := set.GetRRule(); rule != nil {
+		if err := soundRule(rule.OrigOptions); err != nil {
+			return nil, err
+		}
 	}
 	set.DTStart(first)
 	if !hasRule {

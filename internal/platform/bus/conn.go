@@ -70,7 +70,9 @@ func Connect(c Config, service string, log zerolog.Logger, extra ...nats.Option)
 		nats.MaxPingsOutstanding(2),
 		nats.DrainTimeout(10 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Warn().Err(err).Msg("nats disconnected")
+			if err != nil { // nil when we closed it
+				log.Warn().Err(err).Msg("nats disconnected")
+			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			log.Info().Str("server", nc.ConnectedServerName()).Msg("nats connected again")

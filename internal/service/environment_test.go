@@ -1,0 +1,112 @@
+package service_test
+
+import (
+	"bufio"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/stretchr/testify/require"
+
+	"fdc"
+	"fdc/internal/platform/daemon"
+	"fdc/internal/service"
+)
+
+// variables are what the code reads: name to default, "required" for a required one.
+func variables(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	for _, config := range []any{
+		new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(service.AuditArchiverConfig),
+		new(service.MigrateConfig),
+	} {
+		params, err := env.GetFieldParams(config)
+		require.NoError(t, err)
+		for _, p := range params {
+			if p.Key == "" {
+				continue
+			}
+			found[p.Key] = p.DefaultValue
+			if p.Required {
+				found[p.Key] = "required"
+			}
+		}
+	}
+	return found
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("..", "..", name))
+	require.NoError(t, err)
+	return string(content)
+}
+
+// The README's table lists exactly the variables of the code, with their defaults.
+func TestTheReadmeListsTheEnvironment(t *testing.T) {
+	t.Parallel()
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "README.md"), -1) {
+		documented[row[1]] = strings.Trim(strings.TrimSpace(row[2]), "`")
+	}
+	// Defaults that the code derives.
+	derived := map[string]string{"DATABASE_DIRECT_URL": "DATABASE_URL", "NATS_USER": "the service's name"}
+	for name, value := range variables(t) {
+		want := value
+		if derived[name] != "" {
+			want = derived[name]
+		}
+		if want == "" {
+			want = "–"
+		}
+		require.Equal(t, want, documented[name], "%s", name)
+		delete(documented, name)
+	}
+	require.Empty(t, documented, "variables that no code reads")
+}
+
+// .env.example holds every variable of the code and of nats.conf, and no other.
+func TestTheExampleHoldsTheEnvironment(t *testing.T) {
+	t.Parallel()
+	want := slices.Collect(maps.Keys(variables(t)))
+	for _, name := range regexp.MustCompile(`\$(NATS_[A-Z_]+)`).FindAllStringSubmatch(fdc.NATSConf, -1) {
+		want = append(want, name[1])
+	}
+	var got []string
+	lines := bufio.NewScanner(strings.NewReader(read(t, ".env.example")))
+	for lines.Scan() {
+		if name, _, ok := strings.Cut(lines.Text(), "="); ok && !strings.HasPrefix(name, "#") {
+			got = append(got, name)
+		}
+	}
+	require.ElementsMatch(t, want, got)
+}
+
+// Every variable that is missing or malformed is named at once, no value is shown, and the exit code is 2.
+func TestAServiceNamesEveryBadVariable(t *testing.T) {
+	t.Parallel()
+	dir, err := binaries()
+	require.NoError(t, err)
+	cmd := exec.Command(filepath.Join(dir, "api")) //nolint:gosec,noctx // built above
+	cmd.Env = []string{
+		"DATABASE_MAX_CONNS=many", "DATABASE_QUERY_TIMEOUT=soon", "NATS_URL=hunter2", "NATS_REPLICAS=2", "PUBLIC_URL=ftp://x",
+		"MASTER_ENCRYPTION_KEYS=hunter2", "LOG_LEVEL=loud", "TRUSTED_PROXIES=everyone", "SYNC_ASYNC_MODE=perhaps", "GOOGLE_CLIENT_ID=",
+	}
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Equal(t, daemon.ExitUsage, cmd.ProcessState.ExitCode(), "%s", out)
+	for _, name := range []string{
+		"DATABASE_URL", "DATABASE_MAX_CONNS", "DATABASE_QUERY_TIMEOUT", "NATS_URL", "NATS_REPLICAS", "PUBLIC_URL", "MASTER_ENCRYPTION_KEYS",
+		"LOG_LEVEL", "TRUSTED_PROXIES", "SYNC_ASYNC_MODE", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
+	} {
+		require.Equal(t, 1, strings.Count(string(out), "\n  "+name+":"), "%s in:\n%s", name, out)
+	}
+	require.NotContains(t, string(out), "hunter2")
+}

@@ -1,0 +1,207 @@
+package service_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/googleemu"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/pgtest"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/seal"
+	"fdc/internal/service"
+)
+
+const patience = 60 * time.Second
+
+// binaries builds the four services once.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "fdc-services-")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-o", dir+"/", "fdc/cmd/...").CombinedOutput() //nolint:gosec,noctx // a build of our own
+	if err != nil {
+		return "", fmt.Errorf("build: %w: %s", err, out)
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := binaries(); err == nil {
+		_ = os.RemoveAll(dir) // a temporary directory
+	}
+	os.Exit(code) //nolint:forbidigo // this is main
+}
+
+// system is what the services need, and the services as processes of their own.
+type system struct {
+	api     string // base URL
+	google  string
+	pool    *pgxpool.Pool
+	js      jetstream.JetStream
+	environ map[string][]string // by service
+	metrics map[string]string   // base URL by service
+	running map[string]*exec.Cmd
+}
+
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close() //nolint:errcheck // the port is what matters
+	return l.Addr().String()
+}
+
+func newSystem(t *testing.T) *system {
+	t.Helper()
+	db := pgtest.New(t)
+	broker := natstest.New(t, natstest.WithTCP())
+	emulator, err := googleemu.New(googleemu.Options{Log: zerolog.Nop()})
+	require.NoError(t, err)
+	require.NoError(t, googleemu.SeedDemo(emulator, time.Now()))
+	google := httptest.NewServer(emulator)
+	t.Cleanup(func() { google.Close(); require.NoError(t, emulator.Close()) })
+
+	err = service.RunMigrate(t.Context(), service.MigrateConfig{
+		Database: databaseConfig(db.URL), Bus: bus.Config{URL: broker.URL("provision"), Replicas: 1},
+	}, zerolog.Nop())
+	require.NoError(t, err)
+	js, err := bus.JetStream(natstest.Connect(t, broker, "ops"))
+	require.NoError(t, err)
+
+	httpAddr := free(t)
+	s := &system{
+		api: "http://" + httpAddr, google: google.URL, pool: db.Pool, js: js,
+		environ: map[string][]string{}, metrics: map[string]string{}, running: map[string]*exec.Cmd{},
+	}
+	for name, extra := range map[string][]string{
+		"api": {"HTTP_ADDR=" + httpAddr, "PUBLIC_URL=" + s.api}, bus.Syncer: nil, bus.CacheInvalidator: nil, bus.AuditArchiver: nil,
+	} {
+		metrics := free(t)
+		s.metrics[name] = "http://" + metrics
+		s.environ[name] = append(extra, environment(db.URL, broker, name, google.URL, metrics)...)
+	}
+	t.Cleanup(func() {
+		for _, cmd := range s.running {
+			_ = cmd.Process.Kill() // it may have ended
+			_ = cmd.Wait()         // killed
+		}
+	})
+	return s
+}
+
+func databaseConfig(url string) postgres.Config {
+	return postgres.Config{URL: url, MaxConns: 4, ConnectTimeout: 10 * time.Second, QueryTimeout: 30 * time.Second}
+}
+
+var masterKey = seal.NewKey("v1")
+
+func environment(database string, broker *embednats.Server, name, google, metrics string) []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + database, "DATABASE_MAX_CONNS=8",
+		"NATS_URL=nats://" + broker.Addr(), "NATS_PASSWORD=" + broker.Password(name), "METRICS_ADDR=" + metrics,
+		"MASTER_ENCRYPTION_KEYS=" + masterKey.Reveal(),
+		"GOOGLE_CLIENT_ID=test", "GOOGLE_CLIENT_SECRET=test", "GOOGLE_ENDPOINT=" + google,
+	}
+}
+
+// start runs a service until it says that it is ready.
+func (s *system) start(t *testing.T, name string) {
+	t.Helper()
+	s.launch(t, name)
+	s.awaitReady(t, name)
+}
+
+func (s *system) launch(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	dir, err := binaries()
+	require.NoError(t, err)
+	cmd := exec.Command(filepath.Join(dir, name)) //nolint:gosec,noctx // built above; it outlives no test
+	cmd.Env = s.environ[name]
+	cmd.Stderr = &output{t: t, name: name}
+	require.NoError(t, cmd.Start())
+	s.running[name] = cmd
+	return cmd
+}
+
+func (s *system) awaitReady(t *testing.T, name string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		status, err := get(t.Context(), s.metrics[name]+"/readyz")
+		return err == nil && status == http.StatusOK
+	}, patience, 20*time.Millisecond, "%s is not ready", name)
+}
+
+func get(ctx context.Context, url string) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
+}
+
+// kill ends a service as a crash would.
+func (s *system) kill(t *testing.T, name string) {
+	t.Helper()
+	cmd := s.running[name]
+	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
+	require.Error(t, cmd.Wait(), "%s was not running", name)
+	delete(s.running, name)
+}
+
+// stop asks a service to end, and wants exit code 0.
+func (s *system) stop(t *testing.T, name string) {
+	t.Helper()
+	cmd := s.running[name]
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait(), "%s", name)
+	delete(s.running, name)
+}
+
+// output passes a service's log on to the test's, a line at a time.
+type output struct {
+	t    *testing.T
+	name string
+	mu   sync.Mutex
+	rest []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.rest = append(o.rest, p...)
+	for {
+		line, rest, found := bytes.Cut(o.rest, []byte("\n"))
+		if !found {
+			return len(p), nil
+		}
+		if o.t.Context().Err() == nil {
+			o.t.Logf("%s: %s", o.name, line)
+		}
+		o.rest = rest
+	}
+}
