@@ -99,15 +99,18 @@ func (r *run) plan(ctx context.Context) ([]step, error) {
 		return nil, err
 	}
 	var steps []step
+	member, err := r.isMember(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !member {
+		r.warn("Tasks were left out: the chosen workspace is not one of yours.")
+	}
 	if r.covers(events.SyncTasks) {
-		switch err := r.checkWorkspace(ctx); {
+		switch {
 		case !granted(r.account.Scopes, scopeTasks):
 			r.warn("Tasks were left out: FDC has no access to Google Tasks.")
-		case fault.KindOf(err) == fault.NotFound:
-			r.warn("Tasks were left out: the chosen workspace is no longer yours.")
-		case err != nil:
-			return nil, err
-		default:
+		case member:
 			steps = append(steps, r.taskSteps()...)
 		}
 	}
@@ -116,23 +119,30 @@ func (r *run) plan(ctx context.Context) ([]step, error) {
 			r.warn("Calendars were left out: FDC has no access to Google Calendar.")
 			return steps, nil
 		}
-		calendars, err := r.calendarSteps(ctx, stored)
+		if member {
+			steps = append(steps, r.pushEvents)
+		}
+		pulls, err := r.calendarSteps(ctx, stored)
 		if err != nil {
 			return nil, err
 		}
-		steps = append(steps, calendars...)
+		steps = append(steps, pulls...)
 	}
 	return steps, nil
 }
 
 func (r *run) covers(kind string) bool { return r.job.Type == kind || r.job.Type == events.SyncFull }
 
-func (r *run) checkWorkspace(ctx context.Context) error {
+// isMember reports whether the chosen workspace is still one of the user's.
+func (r *run) isMember(ctx context.Context) (bool, error) {
 	if r.settings.WorkspaceID == "" {
-		return fault.Missing("workspace")
+		return false, nil
 	}
 	_, err := r.s.members.Role(ctx, r.s.ob.Pool(), r.userID, r.settings.WorkspaceID)
-	return err
+	if fault.KindOf(err) == fault.NotFound {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // warn adds a sentence for people to the result, with the next transaction.

@@ -120,9 +120,15 @@ func (t *taskSync) list(ctx context.Context) (string, error) {
 	})
 }
 
+// begin begins a full read. Links lead to one list at a time: what was read of others is no place to go on from.
 func (t *taskSync) begin(ctx context.Context) error {
 	return t.tx(ctx, func(ctx context.Context, tx pgx.Tx, _ *Result) error {
-		var err error
+		_, err := tx.Exec(ctx, `
+			UPDATE sync_state SET updated_min = NULL WHERE user_id = $1 AND starts_with(resource, $2) AND resource <> $3`,
+			t.owner, "tasks:"+t.workspaceID+":", t.resource)
+		if err != nil {
+			return fmt.Errorf("leave other task lists: %w", err)
+		}
 		t.generation, err = beginFull(ctx, tx, t.owner, t.resource)
 		return err
 	})

@@ -429,3 +429,5 @@ func (w *world) exec(sql string, args ...any) {
 	_, err := w.db.Pool.Exec(w.t.Context(), sql, args...)
 	require.NoError(w.t, err)
 }
+
+func decode(body []byte, out any) error { return json.Unmarshal(body, out) }

@@ -1,0 +1,327 @@
+package gsync
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/tasks/v1"
+
+	"fdc/events"
+	"fdc/internal/task"
+)
+
+func (p *person) insertThere(t *tasks.Task) *tasks.Task {
+	p.t.Helper()
+	made, err := p.googleTasks().Tasks.Insert(defaultList, t).Do()
+	require.NoError(p.t, err)
+	return made
+}
+
+func TestInsertWithoutAnswerMakesOneTask(t *testing.T) {
+	t.Parallel()
+	for _, fault := range []object{{"drop": "after"}, {"drop": "before"}, {"truncate": true}, {"status": 503}} {
+		t.Run(fmt.Sprint(fault), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.connected(alice)
+			p.insertThere(&tasks.Task{Title: "twice at Google", Notes: "n"}) // the same, but not ours
+			p.create(task.Draft{Title: "before", Notes: "n", DueDate: "2026-02-28"})
+			w.fault(http.MethodPost, "/tasks/v1/lists/*", 1, 1, fault)
+			require.EqualValues(t, 1, p.synced("", "").Tasks.Pushed)
+			p.equal()
+
+			w.fault(http.MethodPost, "/tasks/v1/lists/*", 2, 3, fault)
+			for range 6 {
+				p.create(task.Draft{Title: "six alike"})
+			}
+			require.EqualValues(t, 6, p.synced("", "").Tasks.Pushed)
+			require.Len(t, p.there()["six alike"], 6)
+			p.equal()
+			p.quiet()
+		})
+	}
+}
+
+// A process that dies between Google's answer and its commit leaves an intent; the next pull finds what became of it.
+func TestInsertForgottenByACrash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.synced("", "")
+	made := p.create(task.Draft{Title: "forgotten"})
+	list := p.googleTasks()
+	real, err := list.Tasklists.Get(defaultList).Do()
+	require.NoError(t, err)
+	w.exec(`INSERT INTO google_task_links (user_id, task_id, workspace_id, task_list_id, snapshot, intended_at)
+		VALUES ($1, $2, $3, $4, $5, now())`, p.id, made.ID, p.workspaceID, real.Id, localFields(made.Draft))
+	p.insertThere(&tasks.Task{Title: "forgotten"})
+
+	result := p.synced("", "")
+	require.Zero(t, result.Tasks)
+	p.oneThere("forgotten")
+	p.one("forgotten")
+	p.quiet()
+}
+
+func TestWhatGoogleListsIsTakenInWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	parent := p.insertThere(&tasks.Task{Title: "parent"})
+	_, err := p.googleTasks().Tasks.Insert(defaultList, &tasks.Task{Title: "child"}).Parent(parent.Id).Do()
+	require.NoError(t, err)
+	p.insertThere(&tasks.Task{Title: "done", Status: googleDone})
+	for title, due := range map[string]string{"date": "2026-12-01T00:00:00Z", "evening": "2026-12-01T23:30:00Z"} {
+		p.insertThere(&tasks.Task{Title: title, Due: due})
+	}
+	for _, title := range []string{"", "   ", strings.Repeat("字", task.MaxTitle), "nul\x00here", " spaces around "} {
+		_, err := w.google.AddTask(alice, defaultList, object{"title": title, "notes": "\x00notes"})
+		require.NoError(t, err)
+	}
+	for i := range 120 {
+		p.insertThere(&tasks.Task{Title: fmt.Sprintf("number %d", i)})
+	}
+	require.NoError(t, p.googleTasks().Tasks.Clear(defaultList).Do()) // hides what is done
+
+	require.EqualValues(t, 130, p.synced("", "").Tasks.Created)
+	require.Equal(t, "2026-12-01", p.one("date").DueDate)
+	require.Equal(t, "2026-12-01", p.one("evening").DueDate)
+	require.Equal(t, task.Done, p.one("done").Status)
+	require.Len(t, p.here()[untitled], 2)
+	p.equal()
+	p.quiet()
+
+	// Positions and parents are Google's: a push leaves them.
+	p.patch(p.one("child").ID, `{"notes":"edited"}`)
+	p.synced("", "")
+	require.Equal(t, parent.Id, p.oneThere("child").Parent)
+}
+
+func TestTasksThatBothSidesHadBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.create(task.Draft{Title: "same", Notes: "n"})
+	p.create(task.Draft{Title: "not the same", Notes: "ours"})
+	p.insertThere(&tasks.Task{Title: "same", Notes: "n"})
+	p.insertThere(&tasks.Task{Title: "not the same", Notes: "theirs"})
+	require.Equal(t, Counts{Created: 1, Pushed: 1}, p.synced("", "").Tasks)
+	p.equal()
+	p.quiet()
+}
+
+func TestAnotherListAndBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.create(task.Draft{Title: "one"})
+	p.synced("", "")
+	other, err := w.google.AddTaskList(alice, "Other")
+	require.NoError(t, err)
+	st, err := w.Settings(t.Context(), p.id)
+	require.NoError(t, err)
+	back := st.TaskListID
+	for _, list := range []string{other, back, other} {
+		st.TaskListID = list
+		_, err = w.PutSettings(t.Context(), p.id, st)
+		require.NoError(t, err)
+		p.synced("", "")
+		p.one("one")
+		p.oneThere("one")
+		p.quiet()
+	}
+}
+
+func TestATaskMovedToAnotherListIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	other, err := w.google.AddTaskList(alice, "Other")
+	require.NoError(t, err)
+	for i := range 30 {
+		p.create(task.Draft{Title: fmt.Sprintf("number %d", i)})
+	}
+	p.synced("", "")
+	p.synced("", "")
+	move := func(title string) {
+		t.Helper()
+		_, err := p.googleTasks().Tasks.Move(defaultList, p.oneThere(title).Id).DestinationTasklist(other).Do()
+		require.NoError(t, err)
+	}
+	move("number 3")
+	require.Zero(t, p.synced("", "").Tasks, "Google's deltas say nothing of it")
+	require.Equal(t, Counts{Deleted: 1}, p.synced("", events.SyncResync).Tasks)
+	require.Empty(t, p.here()["number 3"])
+
+	for i := 10; i < 30; i++ {
+		move(fmt.Sprintf("number %d", i))
+	}
+	result := p.synced("", events.SyncResync)
+	require.Zero(t, result.Tasks, "too much at once to be believed")
+	require.Len(t, result.Warnings, 1)
+	p.one("number 10")
+}
+
+func TestOneRefusedTask(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	for i := range 3 {
+		p.create(task.Draft{Title: fmt.Sprintf("number %d", i)})
+	}
+	w.fault(http.MethodPost, "/tasks/v1/lists/*", 2, 1, object{"status": 400, "reason": "invalid"})
+	result := p.synced("", "")
+	require.Equal(t, Counts{Pushed: 2, Failed: 1}, result.Tasks)
+	require.Len(t, result.Warnings, 1)
+	require.NotEmpty(t, p.one("number 1").Google.Error)
+	require.Equal(t, Counts{Pushed: 1}, p.synced("", "").Tasks, "it is tried again")
+	require.Empty(t, p.one("number 1").Google.Error)
+	p.quiet()
+}
+
+func TestListThatIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.create(task.Draft{Title: "one"})
+	p.synced("", "")
+	w.exec(`UPDATE google_accounts SET default_task_list = 'gone'`)
+	result := p.synced("", "")
+	require.Len(t, result.Warnings, 1)
+	p.one("one")
+}
+
+func TestTwoUsersOfOneWorkspace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, q := w.connected(alice), w.connected(bob)
+	w.exec(`INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, 'MEMBER')`, p.workspaceID, q.id)
+	st, err := w.Settings(t.Context(), q.id)
+	require.NoError(t, err)
+	st.WorkspaceID = p.workspaceID
+	_, err = w.PutSettings(t.Context(), q.id, st)
+	require.NoError(t, err)
+	q.workspaceID = p.workspaceID
+
+	p.create(task.Draft{Title: "ours"})
+	p.insertThere(&tasks.Task{Title: "from alice"})
+	q.insertThere(&tasks.Task{Title: "from bob"})
+	for range 2 {
+		p.synced("", "")
+		q.synced("", "")
+	}
+	for _, one := range []*person{p, q} {
+		one.equal()
+		require.Len(t, one.there(), 3)
+	}
+	p.remove(p.one("from bob").ID)
+	p.synced("", "")
+	q.synced("", "")
+	require.Len(t, q.there(), 2)
+	p.quiet()
+	q.quiet()
+
+	// Who leaves the workspace has no more to do with its tasks.
+	w.exec(`DELETE FROM workspace_members WHERE user_id = $1 AND workspace_id = $2`, q.id, q.workspaceID)
+	result := q.synced("", "")
+	require.Len(t, result.Warnings, 1)
+	require.Len(t, q.there(), 2)
+}
+
+// Whatever is edited on either side, in whatever order with syncs and failures between: once quiet both sides have the
+// same, each once, and the next sync writes nothing.
+func TestInterleavings(t *testing.T) {
+	t.Parallel()
+	for seed := range 6 {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			p := newWorld(t).connected(alice)
+			r := rand.New(rand.NewPCG(uint64(seed), 7)) //nolint:gosec // the same cases each time
+			for range 60 {
+				p.step(r)
+			}
+			p.settle()
+			p.equal()
+			p.quiet()
+		})
+	}
+}
+
+// settle syncs until nothing fails any more.
+func (p *person) settle() {
+	p.t.Helper()
+	for range 5 {
+		if job := p.sync(events.SyncTasks, ""); job.Status == StatusCompleted && job.Result.Tasks == (Counts{}) {
+			return
+		}
+	}
+	p.t.Fatal("five syncs did not bring peace")
+}
+
+// step does one random thing.
+func (p *person) step(r *rand.Rand) {
+	p.t.Helper()
+	pick := func(of ...string) string { return of[r.IntN(len(of))] }
+	title := pick("a", "b", "c", "d") // few, so that tasks look alike
+	field := pick(`"notes":"n"`, `"notes":""`, `"title":"e"`, `"title":"f"`)
+	var here []task.Task
+	for _, same := range p.here() {
+		here = append(here, same...)
+	}
+	var there []*tasks.Task
+	for _, same := range p.there() {
+		there = append(there, same...)
+	}
+	switch dice := r.IntN(20); {
+	case dice < 4:
+		p.create(task.Draft{Title: title, Notes: pick("", "n"), DueDate: pick("", "2026-02-28")})
+	case dice < 7:
+		p.insertThere(&tasks.Task{Title: title, Notes: pick("", "n")})
+	case dice < 10 && len(here) > 0:
+		p.patch(here[r.IntN(len(here))].ID, `{`+field+`,"status":"`+pick("todo", "done")+`"}`)
+	case dice < 13 && len(there) > 0:
+		var change tasks.Task
+		require.NoError(p.t, json.Unmarshal([]byte(`{`+field+`}`), &change))
+		change.ForceSendFields = []string{"Title"}
+		if change.Title == "" {
+			change.ForceSendFields = []string{"Notes"}
+		}
+		_, err := p.googleTasks().Tasks.Patch(defaultList, there[r.IntN(len(there))].Id, &change).Do()
+		require.NoError(p.t, err)
+	case dice < 14 && len(here) > 0:
+		p.remove(here[r.IntN(len(here))].ID)
+	case dice < 15 && len(there) > 0:
+		require.NoError(p.t, p.googleTasks().Tasks.Delete(defaultList, there[r.IntN(len(there))].Id).Do())
+	default:
+		if dice < 18 {
+			faults := []object{{"drop": "after"}, {"drop": "before"}, {"truncate": true}, {"status": 500}}
+			p.fault(pick("POST", "PATCH", "GET", "DELETE"), "/tasks/v1/lists/*", 1+r.IntN(3), 1+r.IntN(2), faults[r.IntN(len(faults))])
+		}
+		p.sync(events.SyncTasks, pick(events.SyncIncremental, events.SyncIncremental, events.SyncResync))
+		p.control(http.MethodDelete, "/_emulator/faults", nil, nil)
+	}
+}
+
+func TestAList20000TasksLong(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("some seconds of work")
+	}
+	emulator := newWorld(t)
+	p := emulator.connected(alice)
+	const many = 3_000
+	for i := range many {
+		_, err := emulator.google.AddTask(alice, defaultList, object{"title": fmt.Sprintf("number %d", i)})
+		require.NoError(t, err)
+	}
+	start := time.Now()
+	require.EqualValues(t, many, p.synced(events.SyncTasks, "").Tasks.Created)
+	t.Logf("%d tasks in %s", many, time.Since(start))
+	require.Zero(t, p.synced(events.SyncTasks, events.SyncResync).Tasks)
+}
