@@ -128,10 +128,9 @@ func TestTheTourAndASecondStart(t *testing.T) {
 	tour.Dir = filepath.Join("..", "..")
 	tour.Env = append(os.Environ(), "FDC="+d.HTTP) //nolint:forbidigo // the shell of the tour is a user's
 	out, err := tour.CombinedOutput()
-	t.Logf("tour:\n%s", out)
-	require.NoError(t, err)
+	require.NoError(t, err, "%s", out)
 	for _, want := range []string{`"email":"alice@example.com"`, `"type":"ready"`, "fdc.task.created.v1", "fdc.sync.completed.v1", `"calendarId"`} {
-		require.Contains(t, string(out), want)
+		require.True(t, strings.Contains(string(out), want), "%s is not in what the tour printed", want)
 	}
 
 	status := d.status(t)
@@ -245,7 +244,7 @@ func TestATakenPort(t *testing.T) {
 	t.Parallel()
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close() //nolint:errcheck // the test is over
+	t.Cleanup(func() { require.NoError(t, taken.Close()) })
 	for _, flag := range []string{"--http", "--nats", "--google", "--metrics"} {
 		t.Run(flag, func(t *testing.T) {
 			t.Parallel()
