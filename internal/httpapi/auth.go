@@ -145,9 +145,7 @@ func (a *api) callback(c *call) error {
 	}
 	if refusal, refused := value[string](c, "error"); refused {
 		if flow.UserID == "" {
-			if err := a.Identity.LoginFailed(c.ctx(), c.meta(), identity.FailedConsent); err != nil {
-				return err
-			}
+			c.record(a.Identity.LoginFailed(c.ctx(), c.meta(), identity.FailedConsent))
 		}
 		return c.redirect(withError(flow.Redirect, refusal))
 	}
@@ -178,9 +176,7 @@ func (c *call) loginFailed(err error, reason string) error {
 	if c.user() != "" || fault.KindOf(err) == fault.Unavailable || fault.KindOf(err) == fault.Internal {
 		return err
 	}
-	if recordErr := c.api.Identity.LoginFailed(c.ctx(), c.meta(), reason); recordErr != nil {
-		return recordErr
-	}
+	c.record(c.api.Identity.LoginFailed(c.ctx(), c.meta(), reason))
 	return err
 }
 

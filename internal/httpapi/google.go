@@ -106,6 +106,9 @@ type SyncStatus struct {
 	ActiveJobID  *string    `json:"activeJobId"  format:"uuid" doc:"The job that runs or waits."`
 }
 
+// maxSync is how long a sync may take that runs before the answer.
+const maxSync = 5 * time.Minute
+
 func googleRoutes() []route {
 	const tag, sync = "google", "/api/google/sync"
 	conflict := []int{http.StatusConflict} // Google isn't connected, or doesn't allow it
@@ -157,8 +160,8 @@ func googleRoutes() []route {
 		},
 		{
 			method: http.MethodPost, path: sync, id: "requestSync", tag: tag, faults: conflict,
-			summary: "Sync with Google.",
-			body:    request,
+			summary: "Sync with Google.", timeout: maxSync,
+			body: request,
 			answers: []answer{
 				ok[SyncQueued](http.StatusAccepted, "It will run.", "Location"),
 				ok[SyncJob](http.StatusOK, "It has run, where syncs run before the answer (SYNC_ASYNC_MODE=false)."),

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ import (
 	"fdc/internal/platform/fault"
 )
 
-// deadline is how long a request may take that is no stream.
+// deadline is how long a request may take that is no stream and has no time of its own.
 const deadline = 30 * time.Second
 
 // The values of the headers that every answer carries. Shared between answers: never changed.
@@ -102,7 +103,7 @@ func (c *call) run() (err error) {
 	}
 	err = c.route.handle(c.api, c)
 	if fault.KindOf(err) == fault.Forbidden && c.user() != "" && c.route.path != "/api/ws" {
-		return errors.Join(err, c.recordDenied(identity.DeniedRole, c.workspaceID()))
+		c.recordDenied(identity.DeniedRole, c.workspaceID())
 	}
 	return err
 }
@@ -121,7 +122,7 @@ func (c *call) limitTime() context.CancelFunc {
 	var until time.Time
 	cancel := context.CancelFunc(func() {})
 	if !c.route.stream {
-		until = c.begun.Add(deadline)
+		until = c.begun.Add(cmp.Or(c.route.timeout, deadline))
 		var ctx context.Context
 		ctx, cancel = context.WithDeadline(c.ctx(), until)
 		c.gin.Request = c.request().WithContext(ctx)
@@ -167,7 +168,7 @@ var classes = [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 func (c *call) log(status int, took time.Duration) {
 	level := zerolog.InfoLevel
 	switch {
-	case status == http.StatusServiceUnavailable:
+	case status == http.StatusServiceUnavailable, status < http.StatusInternalServerError && c.unrecorded != nil:
 		level = zerolog.WarnLevel
 	case status >= http.StatusInternalServerError:
 		level = zerolog.ErrorLevel
@@ -185,6 +186,9 @@ func (c *call) log(status int, took time.Duration) {
 	}
 	if c.problemType != "" {
 		line = line.Str("problem", c.problemType)
+	}
+	if c.unrecorded != nil {
+		line = line.AnErr("unrecorded", c.unrecorded)
 	}
 	if c.failure != nil {
 		line = line.Err(c.failure)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // route is one entry of the table: how the router finds it, what is checked before its handler runs, and what the
@@ -14,8 +15,9 @@ type route struct {
 	id      string // the operation id
 	tag     string
 	summary string
-	public  bool // needs no session
-	stream  bool // lives as long as the client likes: no deadline
+	public  bool          // needs no session
+	stream  bool          // lives as long as the client likes: no deadline
+	timeout time.Duration // how long it may take; 0: deadline
 	query   []param
 	headers []header // that the handler reads
 	body    *body

@@ -61,14 +61,23 @@ func (c *call) refuseCrossOrigin(cause error) error {
 	if c.route.public || c.authenticate() != nil {
 		return refusal
 	}
-	return errors.Join(refusal, c.recordDenied(identity.DeniedCSRF, ""))
+	c.recordDenied(identity.DeniedCSRF, "")
+	return refusal
 }
 
 // recordDenied states that the user was refused, as a fact of its own.
-func (c *call) recordDenied(reason, workspaceID string) error {
+func (c *call) recordDenied(reason, workspaceID string) {
 	meta := c.meta()
 	meta.WorkspaceID = workspaceID
-	return c.api.Identity.AccessDenied(c.ctx(), meta, c.route.method, c.route.path, reason)
+	c.record(c.api.Identity.AccessDenied(c.ctx(), meta, c.route.method, c.route.path, reason))
+}
+
+// record takes the outcome of putting a refusal on record. The refusal stands either way; that it isn't on record goes to
+// the log, as a warning.
+func (c *call) record(err error) {
+	if err != nil {
+		c.unrecorded = errors.Join(c.unrecorded, err)
+	}
 }
 
 // workspaceID is the workspace in the path, empty when the path has none.

@@ -1,0 +1,269 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/httpapi"
+)
+
+func TestSignInMakesTheUserAndAWorkspace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.visitor()
+	require.Equal(t, "unauthenticated", v.get("/api/auth/session").code())
+
+	start := v.get("/api/auth/login?redirect=/tasks%3Fa=b&login_hint=alice@example.com")
+	to, err := url.Parse(start.header.Get("Location"))
+	require.NoError(t, err)
+	q := to.Query()
+	require.Equal(t, "S256", q.Get("code_challenge_method"))
+	require.Equal(t, w.url+"/api/auth/callback", q.Get("redirect_uri"))
+	require.ElementsMatch(t, []string{"openid", "email", "profile"}, strings.Fields(q.Get("scope")))
+	require.GreaterOrEqual(t, len(q.Get("state")), 22)
+
+	back := v.get(v.consent(start.header.Get("Location")))
+	require.Equal(t, http.StatusFound, back.status)
+	require.Equal(t, "/tasks?a=b", back.header.Get("Location"))
+	require.Empty(t, back.text)
+	cookies := (&http.Response{Header: back.header}).Cookies()
+	require.Len(t, cookies, 2)
+	require.True(t, strings.HasPrefix(cookies[0].Name, "fdc_oauth_"))
+	require.Negative(t, cookies[0].MaxAge)
+	session := cookies[1]
+	require.Equal(t, "fdc_session", session.Name)
+	require.True(t, session.HttpOnly)
+	require.Equal(t, http.SameSiteLaxMode, session.SameSite)
+	require.Equal(t, "/", session.Path)
+	require.False(t, session.Secure, "PUBLIC_URL is loopback")
+	require.InDelta(t, (7 * 24 * time.Hour).Seconds(), session.MaxAge, 60)
+
+	me := v.get("/api/auth/session")
+	require.Equal(t, "alice@example.com", me.str("user", "email"))
+	require.Equal(t, "USER", me.str("user", "systemRole"))
+	require.Equal(t, "OWNER", me.str("workspaces", 0, "role"))
+	require.Equal(t, map[string]any{"state": "disconnected", "scopes": []any{}}, me.field("google"))
+	require.Equal(t, me.str("session", "id"), v.get("/api/auth/sessions").str("items", 0, "id"))
+
+	again := w.signIn("alice")
+	require.Equal(t, me.str("user", "id"), again.id(), "the same person")
+	require.NotContains(t, w.log.String(), session.Value)
+	require.NotContains(t, w.log.String(), q.Get("state"))
+	require.NotContains(t, w.log.String(), "alice")
+}
+
+func TestConnectWithTheSignIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.signIn("alice", "connect=true")
+	google := v.get("/api/auth/session").field("google")
+	require.Equal(t, "connected", google.(map[string]any)["state"])
+	require.Contains(t, google.(map[string]any)["scopes"], "https://www.googleapis.com/auth/tasks")
+}
+
+func TestConnectLater(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.signIn("alice")
+	require.Equal(t, "unauthenticated", w.visitor().get("/api/google/connect").code())
+	before := v.get("/api/auth/session").str("session", "id")
+	back := v.toGoogleAndBack("/api/google/connect?redirect=/settings")
+	require.Equal(t, "/settings", back.header.Get("Location"))
+	after := v.get("/api/auth/session")
+	require.Equal(t, before, after.str("session", "id"), "connecting is no sign-in")
+	require.Equal(t, "connected", after.str("google", "state"))
+
+	// Another Google account than before is refused, and nothing changes.
+	start := v.get("/api/google/connect")
+	other := strings.Replace(start.header.Get("Location"), "alice%40", "bob%40", 1)
+	require.Equal(t, "google-account-differs", v.get(v.consent(other)).code())
+	require.Equal(t, "connected", v.get("/api/auth/session").str("google", "state"))
+
+	require.Equal(t, http.StatusNoContent, v.send(http.MethodPost, "/api/google/disconnect", nil).status)
+	require.Equal(t, "disconnected", v.get("/api/auth/session").str("google", "state"))
+}
+
+func TestConnectIsForWhoStartedIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.signIn("alice")
+	start := v.get("/api/google/connect")
+	callback := v.consent(start.header.Get("Location"))
+	// Meanwhile somebody else signs in with the same browser.
+	require.Equal(t, http.StatusFound, v.toGoogleAndBack("/api/auth/login?login_hint=bob@example.com").status)
+	require.Equal(t, "sign-in-expired", v.get(callback).code())
+	require.Equal(t, "disconnected", v.get("/api/auth/session").str("google", "state"))
+
+	start = v.get("/api/google/connect")
+	callback = v.consent(start.header.Get("Location"))
+	require.Equal(t, http.StatusNoContent, v.send(http.MethodPost, "/api/auth/logout", nil).status)
+	require.Equal(t, "unauthenticated", v.get(callback).code())
+}
+
+func TestSignInsInSeveralTabs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.visitor()
+	var callbacks []string
+	for _, path := range []string{"/one", "/two", "/three"} {
+		start := v.get("/api/auth/login?login_hint=alice@example.com&redirect=" + path)
+		callbacks = append(callbacks, v.consent(start.header.Get("Location")))
+	}
+	for i, path := range []string{"/one", "/two", "/three"} {
+		require.Equal(t, path, v.get(callbacks[i]).header.Get("Location"))
+	}
+	// However many are begun and never ended, the browser's cookies stay within the server's limit.
+	for range 50 {
+		require.Equal(t, http.StatusFound, v.get("/api/auth/login").status)
+	}
+	home, err := url.Parse(w.url + "/api/auth/login")
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(v.client.Jar.Cookies(home)), 10)
+}
+
+func TestRefusedSignIns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	begin := func(v *visitor) (callback string) {
+		start := v.get("/api/auth/login?login_hint=alice@example.com&redirect=/p")
+		return v.consent(start.header.Get("Location"))
+	}
+	with := func(callback, name, value string) string {
+		u, err := url.Parse(callback)
+		require.NoError(t, err)
+		q := u.Query()
+		q.Del(name)
+		if value != "" {
+			q.Set(name, value)
+		}
+		u.RawQuery = q.Encode()
+		return u.String()
+	}
+	for name, test := range map[string]struct {
+		visit  func(v *visitor) *result
+		code   string
+		reason string // of auth.login_failed
+	}{
+		"nobody began it": {func(v *visitor) *result { return v.get("/api/auth/callback?state=x&code=y") }, "sign-in-expired", "state_mismatch"},
+		"no query":        {func(v *visitor) *result { return v.get("/api/auth/callback") }, "sign-in-expired", "state_mismatch"},
+		"another browser": {func(v *visitor) *result { return w.visitor().get(begin(v)) }, "sign-in-expired", "state_mismatch"},
+		"another state":   {func(v *visitor) *result { return v.get(with(begin(v), "state", strings.Repeat("A", 26))) }, "sign-in-expired", "state_mismatch"},
+		"no code":         {func(v *visitor) *result { return v.get(with(begin(v), "code", "")) }, "bad-query", "code_refused"},
+		"wrong code":      {func(v *visitor) *result { return v.get(with(begin(v), "code", "4/0abc")) }, "google-code-refused", "code_refused"},
+		"the same again":  {func(v *visitor) *result { callback := begin(v); v.get(callback); return v.get(callback) }, "sign-in-expired", "state_mismatch"},
+		"somebody's code": {func(v *visitor) *result {
+			other := begin(w.visitor())
+			u, _ := url.Parse(other)
+			return v.get(with(begin(v), "code", u.Query().Get("code")))
+		}, "google-code-refused", "code_refused"},
+		"cookie made up": {func(v *visitor) *result {
+			return v.get("/api/auth/callback?state="+strings.Repeat("A", 26)+"&code=y", "Cookie", "fdc_oauth_AAAAAAAA=AAAA")
+		}, "sign-in-expired", "state_mismatch"},
+		"state given twice": {func(v *visitor) *result { return v.get("/api/auth/callback?state=a&state=b") }, "bad-query", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := w.visitor()
+			before := w.facts("auth.login_failed")
+			r := test.visit(v)
+			require.Equal(t, http.StatusBadRequest, r.status)
+			require.Equal(t, test.code, r.code())
+			told := w.facts("auth.login_failed")[len(before):]
+			if test.reason == "" {
+				require.Empty(t, told)
+				return
+			}
+			require.Len(t, told, 1)
+			require.Equal(t, test.reason, told[0].data["reason"])
+			require.Equal(t, r.header.Get("X-Request-Id"), told[0].requestID)
+		})
+	}
+
+	v := w.visitor()
+	before := len(w.facts("auth.login_failed"))
+	refused := v.get(with(with(begin(v), "code", ""), "error", "access_denied"))
+	require.Equal(t, "/p?error=access_denied", refused.header.Get("Location"))
+	require.Equal(t, "consent_denied", w.facts("auth.login_failed")[before].data["reason"])
+	require.Equal(t, "unauthenticated", v.get("/api/auth/session").code())
+}
+
+func TestGoogleAwayIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	v := w.visitor()
+	start := v.get("/api/auth/login?login_hint=alice@example.com")
+	callback := v.consent(start.header.Get("Location"))
+	w.emu.CloseClientConnections()
+	require.NoError(t, w.emu.Listener.Close())
+	r := v.get(callback)
+	require.Equal(t, http.StatusServiceUnavailable, r.status)
+	require.Equal(t, "google-unavailable", r.code())
+	require.NotEmpty(t, r.header.Get("Retry-After"))
+	require.Empty(t, w.facts("auth.login_failed"))
+}
+
+func TestSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	phone, laptop, tablet := w.signIn("alice"), w.signIn("alice"), w.signIn("alice")
+	bob := w.signIn("bob")
+
+	list := laptop.get("/api/auth/sessions")
+	require.Len(t, list.field("items"), 3)
+	require.Nil(t, list.field("nextCursor"))
+	require.Equal(t, tablet.get("/api/auth/session").str("session", "id"), list.str("items", 0, "id"), "newest first")
+	require.Equal(t, []any{false, true, false}, []any{
+		list.field("items", 0, "current"), list.field("items", 1, "current"), list.field("items", 2, "current"),
+	})
+	require.Equal(t, "127.0.0.1", list.str("items", 0, "ip"))
+
+	first := laptop.get("/api/auth/sessions?limit=2")
+	require.Len(t, first.field("items"), 2)
+	second := laptop.get("/api/auth/sessions?limit=2&cursor=" + first.str("nextCursor"))
+	require.Len(t, second.field("items"), 1)
+	require.Equal(t, list.str("items", 2, "id"), second.str("items", 0, "id"))
+	require.Equal(t, http.StatusBadRequest, laptop.get("/api/workspaces?cursor="+first.str("nextCursor")).status, "a cursor of another list")
+
+	tabletID := list.str("items", 0, "id")
+	require.Equal(t, http.StatusNotFound, bob.send(http.MethodDelete, "/api/auth/sessions/"+tabletID, nil).status)
+	require.Equal(t, http.StatusOK, tablet.get("/api/auth/session").status)
+	require.Equal(t, http.StatusNoContent, laptop.send(http.MethodDelete, "/api/auth/sessions/"+tabletID, nil).status)
+	require.Equal(t, http.StatusUnauthorized, tablet.get("/api/auth/session").status)
+
+	require.Equal(t, http.StatusNoContent, laptop.send(http.MethodDelete, "/api/auth/sessions", nil).status)
+	require.Equal(t, http.StatusUnauthorized, phone.get("/api/auth/session").status)
+	require.Equal(t, http.StatusOK, laptop.get("/api/auth/session").status)
+	require.Equal(t, http.StatusOK, bob.get("/api/auth/session").status)
+
+	out := laptop.send(http.MethodPost, "/api/auth/logout", nil)
+	require.Equal(t, http.StatusNoContent, out.status)
+	require.Contains(t, out.header.Get("Set-Cookie"), "fdc_session=;")
+	require.Equal(t, http.StatusUnauthorized, laptop.get("/api/auth/session").status)
+
+	bobID := bob.get("/api/auth/session").str("session", "id")
+	gone := bob.send(http.MethodDelete, "/api/auth/sessions/"+bobID, nil)
+	require.Contains(t, gone.header.Get("Set-Cookie"), "fdc_session=;", "this one is over too")
+}
+
+func TestCookiesThatAreNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for _, value := range []string{"", "x", strings.Repeat("A", 43), strings.Repeat("A", 5000), "%00", `"quoted"`, "../..", "a b"} {
+		r := w.visitor().get("/api/auth/session", "Cookie", "fdc_session="+value)
+		require.Equal(t, http.StatusUnauthorized, r.status, value)
+		require.NotEmpty(t, r.header.Get("WWW-Authenticate"))
+	}
+}
+
+func TestBehindHTTPS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *httpapi.Config) { c.PublicURL = &url.URL{Scheme: "https", Host: "fdc.example"} })
+	start := w.visitor().get("/api/auth/login")
+	require.Contains(t, start.header.Get("Set-Cookie"), "; Secure")
+	require.Contains(t, start.header.Get("Location"), url.QueryEscape("https://fdc.example/api/auth/callback"))
+	require.NotEmpty(t, start.header.Get("Strict-Transport-Security"))
+}

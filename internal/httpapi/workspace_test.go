@@ -1,0 +1,246 @@
+package httpapi_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+type object = map[string]any
+
+func TestWorkspacesAndMembers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+
+	made := alice.send(http.MethodPost, "/api/workspaces", object{"name": "Plans 日本"})
+	require.Equal(t, http.StatusCreated, made.status)
+	require.Equal(t, "OWNER", made.str("role"))
+	ws := "/api/workspaces/" + made.str("id")
+	require.Equal(t, "Plans 日本", alice.get("/api/workspaces").str("items", 1, "name"))
+	require.Len(t, bob.get("/api/workspaces").field("items"), 1)
+
+	added := alice.send(http.MethodPost, ws+"/members", object{"email": "bob@example.com", "role": "MEMBER"})
+	require.Equal(t, http.StatusCreated, added.status)
+	require.Equal(t, "active", added.str("status"))
+	require.Equal(t, ws+"/members/"+bob.id(), added.header.Get("Location"))
+	require.Len(t, bob.get("/api/workspaces").field("items"), 2)
+	invited := alice.send(http.MethodPost, ws+"/members", object{"email": "dave@example.com", "role": "ADMIN"})
+	require.Equal(t, "invited", invited.str("status"))
+	require.Len(t, alice.get(ws+"/members").field("items"), 3)
+	require.Len(t, alice.get(ws+"/members?limit=2").field("items"), 2)
+	require.Equal(t, "already-member", alice.send(http.MethodPost, ws+"/members", object{"email": "bob@example.com", "role": "MEMBER"}).code())
+
+	// A known object without the right is 403, and goes on record.
+	refused := bob.send(http.MethodPost, ws+"/members", object{"email": "eve@example.com", "role": "MEMBER"})
+	require.Equal(t, http.StatusForbidden, refused.status)
+	denied := w.facts("access.denied")
+	require.Len(t, denied, 1)
+	require.Equal(t, object{"method": "POST", "route": "/api/workspaces/{id}/members", "reason": "role"}, object(denied[0].data))
+	require.Equal(t, bob.id(), denied[0].actor)
+	require.Equal(t, made.str("id"), denied[0].workspace)
+	require.Equal(t, "127.0.0.1", denied[0].ip)
+
+	role := alice.send(http.MethodPut, ws+"/members/"+bob.id(), object{"role": "ADMIN"})
+	require.Equal(t, "ADMIN", role.str("role"))
+	require.Equal(t, "last-owner", alice.send(http.MethodDelete, ws+"/members/"+alice.id(), nil).code())
+	require.Equal(t, http.StatusNoContent, bob.send(http.MethodDelete, ws+"/members/"+bob.id(), nil).status, "leaving")
+	require.Equal(t, http.StatusNotFound, bob.get(ws+"/members").status)
+	require.Equal(t, http.StatusNotFound, alice.send(http.MethodDelete, ws+"/members/"+bob.id(), nil).status)
+}
+
+func TestWorkspacePages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice := w.signIn("alice")
+	for i := range 6 {
+		require.Equal(t, http.StatusCreated, alice.send(http.MethodPost, "/api/workspaces", object{"name": fmt.Sprint(i)}).status)
+	}
+	var names []string
+	for path := "/api/workspaces?limit=3"; ; {
+		var page struct {
+			Items      []struct{ Name string }
+			NextCursor *string
+		}
+		alice.get(path).into(&page)
+		for _, item := range page.Items {
+			names = append(names, item.Name)
+		}
+		if page.NextCursor == nil {
+			break
+		}
+		path = "/api/workspaces?limit=3&cursor=" + *page.NextCursor
+	}
+	require.Equal(t, []string{"Alice's workspace", "0", "1", "2", "3", "4", "5"}, names)
+}
+
+func TestData(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice := w.signIn("alice")
+	home := alice.home()
+	data := "/api/workspaces/" + home + "/data"
+
+	fresh := alice.get(data)
+	require.Equal(t, `"0"`, fresh.header.Get("ETag"))
+	require.Equal(t, "fdc-db; fwd=bypass", fresh.header.Get("Cache-Status"))
+	require.Equal(t, "private, no-cache", fresh.header.Get("Cache-Control"))
+	require.Equal(t, object{}, fresh.field("data"))
+	require.Equal(t, home, fresh.field("workspaceId"))
+	require.Equal(t, http.StatusNotModified, alice.get(data, "If-None-Match", `"0"`).status)
+
+	saved := alice.send(http.MethodPut, data, `{"data":{"html":"<b>&","n":1.50,"list":[{"a":null}]}}`)
+	require.Equal(t, true, saved.field("success"))
+	require.Equal(t, 1.0, saved.field("version"))
+	read := alice.get(data, "If-None-Match", `"0"`)
+	require.Equal(t, http.StatusOK, read.status)
+	require.Equal(t, `"1"`, read.header.Get("ETag"))
+	require.Contains(t, read.text, `<b>&`)
+	require.Contains(t, read.text, `1.50`)
+	require.Equal(t, saved.field("lastModified"), read.field("lastModified"))
+	for _, tag := range []string{`"1"`, `W/"1"`, `"0", "1"`, "*"} {
+		r := alice.get(data, "If-None-Match", tag)
+		require.Equal(t, http.StatusNotModified, r.status, tag)
+		require.Equal(t, `"1"`, r.header.Get("ETag"))
+	}
+	head := alice.do(http.MethodHead, data, nil, nil)
+	require.Equal(t, http.StatusOK, head.status)
+	require.Equal(t, `"1"`, head.header.Get("ETag"))
+
+	for name, test := range map[string]struct {
+		method, body string
+		header       []string
+		status       int
+	}{
+		"stale version in the body":     {http.MethodPut, `{"data":{},"version":0}`, nil, 409},
+		"version from the future":       {http.MethodPut, `{"data":{},"version":7}`, nil, 409},
+		"stale If-Match":                {http.MethodPut, `{"data":{}}`, []string{"If-Match", `"0"`}, 412},
+		"weak If-Match":                 {http.MethodPut, `{"data":{}}`, []string{"If-Match", `W/"1"`}, 412},
+		"If-Match of something else":    {http.MethodPut, `{"data":{}}`, []string{"If-Match", `"abc"`}, 412},
+		"stale If-Match of a patch":     {http.MethodPatch, `{"a":1}`, []string{"If-Match", `"0"`}, 412},
+		"If-Match that is none":         {http.MethodPut, `{"data":{}}`, []string{"If-Match", `1`}, 400},
+		"no data":                       {http.MethodPut, `{"version":1}`, nil, 422},
+		"data is no object":             {http.MethodPut, `{"data":[]}`, nil, 422},
+		"version is no number":          {http.MethodPut, `{"data":{},"version":"1"}`, nil, 422},
+		"more than data":                {http.MethodPut, `{"data":{},"force":true}`, nil, 422},
+		"number beyond Postgres":        {http.MethodPut, `{"data":{"n":1e999999}}`, nil, 422},
+		"NUL":                           {http.MethodPut, `{"data":{"s":"\u0000"}}`, nil, 422},
+		"half a surrogate pair":         {http.MethodPut, `{"data":{"s":"\ud800"}}`, nil, 400},
+		"the same name twice":           {http.MethodPut, `{"data":{"a":1,"a":2}}`, nil, 400},
+		"patch is no object":            {http.MethodPatch, `[1]`, nil, 422},
+		"patch as plain JSON":           {http.MethodPatch, `{"a":1}`, []string{"Content-Type", "application/json"}, 415},
+		"patch as JSON Patch":           {http.MethodPatch, `[]`, []string{"Content-Type", "application/json-patch+json"}, 415},
+		"deeper than anybody reads":     {http.MethodPut, `{"data":{"a":` + strings.Repeat("[", 900) + strings.Repeat("]", 900) + `}}`, nil, 422},
+		"document over 1 MiB":           {http.MethodPut, `{"data":{"a":"` + strings.Repeat("x", 1<<20) + `"}}`, nil, 413},
+		"body over all limits":          {http.MethodPut, `{"data":{"a":"` + strings.Repeat("x", 3<<20) + `"}}`, nil, 413},
+		"patch that makes it too large": {http.MethodPatch, `{"a":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := alice.send(test.method, data, test.body, test.header...)
+			require.Equal(t, test.status, r.status, "%.300s", r.text)
+			if test.status == 409 || test.status == 412 {
+				require.Equal(t, 1.0, r.field("currentVersion"))
+			}
+			if test.status == 422 {
+				require.NotEmpty(t, r.field("errors"))
+			}
+			require.Equal(t, 1.0, alice.get(data).field("version"), "nothing was written")
+		})
+	}
+
+	require.Equal(t, 2.0, alice.send(http.MethodPatch, data, object{"list": nil, "more": object{"x": 1}}).field("version"))
+	require.Equal(t, 3.0, alice.send(http.MethodPatch, data, object{"more": object{"y": 2}}, "If-Match", `"2"`).field("version"))
+	require.Equal(t, object{"html": "<b>&", "n": 1.5, "more": object{"x": 1.0, "y": 2.0}}, alice.get(data).field("data"))
+	require.Equal(t, 3.0, alice.send(http.MethodPatch, data, object{}).field("version"), "nothing to change")
+	require.Equal(t, 4.0, alice.send(http.MethodPut, data, `{"data":{},"version":3}`, "If-Match", `"3"`).field("version"))
+	require.Equal(t, 5.0, alice.send(http.MethodPut, data, `{"data":{"a":"`+strings.Repeat("x", 1<<20-8)+`"}}`, "If-Match", "*").field("version"), "1 MiB")
+	require.Len(t, w.facts("workspace.data_updated"), 5)
+}
+
+func TestTasks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice := w.signIn("alice")
+	tasks := "/api/workspaces/" + alice.home() + "/tasks"
+
+	made := alice.send(http.MethodPost, tasks, object{"title": " 牛乳を買う "}, "X-Request-Id", "my-request")
+	require.Equal(t, http.StatusCreated, made.status)
+	require.Equal(t, "my-request", made.header.Get("X-Request-Id"))
+	one := tasks + "/" + made.str("id")
+	require.Equal(t, one, made.header.Get("Location"))
+	require.Equal(t, `"1"`, made.header.Get("ETag"))
+	var task object
+	made.into(&task)
+	require.Equal(t, object{
+		"id": task["id"], "title": "牛乳を買う", "notes": "", "status": "todo", "dueDate": nil, "startAt": nil, "endAt": nil,
+		"timeZone": nil, "suit": "unclassified", "version": 1.0, "updatedAt": task["updatedAt"], "google": nil,
+	}, task)
+	require.Equal(t, made.text, alice.get(one).text)
+	told := w.facts("task.created")
+	require.Len(t, told, 1)
+	require.Equal(t, "my-request", told[0].requestID)
+	require.Equal(t, alice.id(), told[0].actor)
+
+	full := alice.send(http.MethodPost, tasks, object{
+		"title": "Meet", "notes": "x\ny", "status": "done", "dueDate": "2026-02-28", "startAt": "2026-03-01T09:00:00+09:00",
+		"endAt": "2026-03-01T01:00:00Z", "timeZone": "Asia/Tokyo", "suit": "heart",
+	})
+	require.Equal(t, "2026-03-01T00:00:00Z", full.str("startAt"))
+	require.Equal(t, "2026-02-28", full.str("dueDate"))
+
+	patched := alice.send(http.MethodPatch, one, object{"status": "done", "dueDate": "2026-12-31"}, "If-Match", `"1"`)
+	require.Equal(t, `"2"`, patched.header.Get("ETag"))
+	require.Equal(t, "2026-12-31", patched.str("dueDate"))
+	require.Nil(t, alice.send(http.MethodPatch, one, object{"dueDate": nil}).field("dueDate"))
+	stale := alice.send(http.MethodPatch, one, object{"title": "x"}, "If-Match", `"1"`)
+	require.Equal(t, http.StatusPreconditionFailed, stale.status)
+	require.Equal(t, 3.0, stale.field("currentVersion"))
+	require.Equal(t, http.StatusUnsupportedMediaType, alice.send(http.MethodPatch, one, object{"title": "x"}, "Content-Type", "application/json").status)
+
+	for body, pointer := range map[string]string{
+		`{}`: "/title", `{"title":""}`: "/title", `{"title":"   "}`: "/title", `{"title":null}`: "/title", `{"title":5}`: "/title",
+		`{"title":"` + strings.Repeat("x", 1025) + `"}`: "/title", `{"title":"x","notes":"` + strings.Repeat("x", 8193) + `"}`: "/notes",
+		`{"title":"x","notes":null}`: "/notes", `{"title":"x","status":"open"}`: "/status", `{"title":"x","suit":"♠"}`: "/suit",
+		`{"title":"x","dueDate":"2026-02-30"}`: "/dueDate", `{"title":"x","dueDate":""}`: "", `{"title":"x","startAt":"09:00"}`: "/startAt",
+		`{"title":"x","endAt":"2026-01-01T00:00:00Z"}`: "/endAt", `{"title":"x","timeZone":"Mars/Olympus"}`: "/timeZone",
+		`{"title":"x","timeZone":"../etc/passwd"}`: "/timeZone", `{"title":"x","id":"7"}`: "/id", `[]`: "",
+		`{"title":"x","startAt":"2026-01-02T00:00:00Z","endAt":"2026-01-01T00:00:00Z"}`: "/endAt",
+	} {
+		r := alice.send(http.MethodPost, tasks, body)
+		if pointer == "" && r.status == http.StatusCreated { // an empty date is none
+			continue
+		}
+		require.Equal(t, http.StatusUnprocessableEntity, r.status, body)
+		require.Equal(t, pointer, r.str("errors", 0, "pointer"), body)
+	}
+
+	for range 5 {
+		alice.send(http.MethodPost, tasks, object{"title": "more"})
+	}
+	seen := make(map[string]bool)
+	for path := tasks + "?limit=3"; ; {
+		var page struct {
+			Items      []struct{ ID string }
+			NextCursor *string
+		}
+		alice.get(path).into(&page)
+		for _, item := range page.Items {
+			require.False(t, seen[item.ID])
+			seen[item.ID] = true
+		}
+		if page.NextCursor == nil {
+			break
+		}
+		path = tasks + "?limit=3&cursor=" + *page.NextCursor
+	}
+	require.Len(t, seen, 8)
+
+	require.Equal(t, http.StatusNoContent, alice.send(http.MethodDelete, one, nil).status)
+	require.Equal(t, http.StatusNotFound, alice.get(one).status)
+	require.Equal(t, http.StatusNotFound, alice.send(http.MethodDelete, one, nil).status)
+	require.Equal(t, http.StatusNotFound, alice.send(http.MethodPatch, one, object{"title": "x"}).status)
+	require.Len(t, w.facts("task.deleted"), 1)
+}

@@ -1,0 +1,514 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/googleemu"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/pgtest"
+	"fdc/internal/gsync"
+	"fdc/internal/httpapi"
+	"fdc/internal/identity"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/seal"
+	"fdc/internal/push"
+	"fdc/internal/task"
+	"fdc/internal/workspace"
+)
+
+const patience = 30 * time.Second
+
+// world is the API on real servers: Postgres, NATS, the Google emulator, with the relay between the first two.
+type world struct {
+	t       *testing.T
+	url     string
+	google  *googleemu.Emulator
+	emu     *httptest.Server
+	db      *pgtest.DB
+	log     *syncBuffer
+	metrics *prometheus.Registry
+	js      jetstream.JetStream // of the user provision
+	doc     *contract
+
+	cutDatabase func() // from the API; the test's own pool stays
+}
+
+func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
+	t.Helper()
+	w := &world{t: t, db: pgtest.New(t), log: &syncBuffer{}, metrics: prometheus.NewRegistry()}
+	quiet := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+
+	server := natstest.New(t, natstest.WithTCP())
+	var err error
+	w.js, err = bus.JetStream(natstest.Connect(t, server, "provision"))
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), w.js, 1))
+	nc, err := bus.Connect(bus.Config{URL: server.URL("api")}, "api", quiet)
+	require.NoError(t, err)
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+
+	w.google, err = googleemu.New(googleemu.Options{Log: quiet})
+	require.NoError(t, err)
+	w.emu = httptest.NewServer(w.google)
+	for _, name := range []string{"Alice", "Bob", "Carol"} {
+		require.NoError(t, w.google.AddUser(strings.ToLower(name)+"@example.com", name))
+	}
+
+	address, err := url.Parse(w.db.URL)
+	require.NoError(t, err)
+	address.Host, w.cutDatabase = proxy(t, address.Host)
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: address.String(), MaxConns: 10, ConnectTimeout: patience}, "api")
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	ob := outbox.New(pool, nc)
+	keys, err := seal.ParseKeys(seal.NewKey("v1"))
+	require.NoError(t, err)
+	workspaces := workspace.New(ob)
+	tasks := task.New(ob, workspaces)
+	hub := push.New(js, nc, quiet, w.metrics)
+	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
+	api := httptest.NewUnstartedServer(nil)
+	config := httpapi.Config{
+		Identity: identity.New(ob, workspaces), Workspaces: workspaces, Tasks: tasks,
+		Google: gsync.New(gsync.Config{
+			Outbox: ob, Keys: keys, Tasks: tasks, Members: workspaces, Log: quiet, Source: "/fdc/api",
+			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
+		}),
+		Push: hub, Keys: keys, SyncAsync: true,
+		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
+		Log:       zerolog.New(w.log), Metrics: w.metrics,
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	api.Config = httpapi.NewServer(httpapi.New(config), quiet)
+	api.Start()
+	w.url = api.URL
+
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, run := range []func(context.Context) error{hub.Run, relay.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+		api.Close()
+		w.emu.Close()
+		require.NoError(t, w.google.Close())
+		nc.Close()
+	})
+	select {
+	case <-hub.Ready():
+	case <-time.After(patience):
+		t.Fatal("the hub is not ready")
+	}
+	w.doc = readContract(t, w.url)
+	return w
+}
+
+// visitor is a browser: it has cookies, and every answer that it gets is held against the OpenAPI document.
+type visitor struct {
+	*world
+	client *http.Client
+	header http.Header // sent with everything
+}
+
+func (w *world) visitor() *visitor {
+	w.t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(w.t, err)
+	return &visitor{
+		world: w, header: http.Header{},
+		client: &http.Client{
+			Jar: jar, Transport: &referee{t: w.t, doc: w.doc, host: strings.TrimPrefix(w.url, "http://")}, Timeout: patience,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// signIn is a visitor who has gone to the emulator and back.
+func (w *world) signIn(name string, query ...string) *visitor {
+	w.t.Helper()
+	v := w.visitor()
+	back := v.toGoogleAndBack("/api/auth/login?login_hint=" + name + "@example.com" + strings.Join(append([]string{""}, query...), "&"))
+	require.Equal(w.t, http.StatusFound, back.status, back.text)
+	return v
+}
+
+// toGoogleAndBack starts at a path that leads to Google and returns the callback's answer.
+func (v *visitor) toGoogleAndBack(path string) *result {
+	v.t.Helper()
+	start := v.get(path)
+	require.Equal(v.t, http.StatusFound, start.status, start.text)
+	return v.get(v.consent(start.header.Get("Location")))
+}
+
+// consent asks the emulator and returns where it sends the browser: the callback's path and query.
+func (v *visitor) consent(address string) string {
+	v.t.Helper()
+	require.True(v.t, strings.HasPrefix(address, v.emu.URL), address)
+	r := v.do(http.MethodGet, address, nil, nil)
+	require.Equal(v.t, http.StatusFound, r.status, r.text)
+	return strings.TrimPrefix(r.header.Get("Location"), v.url)
+}
+
+// result is an answer, read.
+type result struct {
+	t      *testing.T
+	status int
+	header http.Header
+	text   string
+}
+
+func (r *result) into(dst any) {
+	r.t.Helper()
+	require.NoError(r.t, json.Unmarshal([]byte(r.text), dst), r.text)
+}
+
+// field walks into the JSON of the answer: field("google", "state").
+func (r *result) field(path ...any) any {
+	r.t.Helper()
+	var value any
+	r.into(&value)
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			object, ok := value.(map[string]any)
+			require.True(r.t, ok, "%v in %s", path, r.text)
+			value = object[step]
+		case int:
+			list, ok := value.([]any)
+			require.True(r.t, ok && step < len(list), "%v in %s", path, r.text)
+			value = list[step]
+		}
+	}
+	return value
+}
+
+func (r *result) str(path ...any) string {
+	r.t.Helper()
+	s, ok := r.field(path...).(string)
+	require.True(r.t, ok, "%v in %s", path, r.text)
+	return s
+}
+
+// code is the code of the problem that the answer is.
+func (r *result) code() string { return strings.TrimPrefix(r.str("type"), "urn:fdc:problem:") }
+
+func (v *visitor) get(path string, header ...string) *result {
+	v.t.Helper()
+	return v.do(http.MethodGet, path, nil, header)
+}
+
+// send sends JSON: a string as it is, anything else encoded.
+func (v *visitor) send(method, path string, body any, header ...string) *result {
+	v.t.Helper()
+	var text string
+	switch body := body.(type) {
+	case nil:
+	case string:
+		text = body
+	default:
+		encoded, err := json.Marshal(body)
+		require.NoError(v.t, err)
+		text = string(encoded)
+	}
+	media := "application/json"
+	if method == http.MethodPatch {
+		media = "application/merge-patch+json"
+	}
+	if body != nil {
+		header = append([]string{"Content-Type", media}, header...)
+	}
+	return v.do(method, path, strings.NewReader(text), header)
+}
+
+func (v *visitor) do(method, path string, body io.Reader, header []string) *result {
+	v.t.Helper()
+	if strings.HasPrefix(path, "/") {
+		path = v.url + path
+	}
+	req, err := http.NewRequestWithContext(v.t.Context(), method, path, body)
+	require.NoError(v.t, err)
+	for name, values := range v.header {
+		req.Header[name] = values
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i+1] == "" {
+			req.Header.Del(header[i])
+			continue
+		}
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := v.client.Do(req)
+	require.NoError(v.t, err)
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(v.t, err)
+	require.NoError(v.t, resp.Body.Close())
+	return &result{t: v.t, status: resp.StatusCode, header: resp.Header, text: string(text)}
+}
+
+// home is the id of the visitor's first workspace.
+func (v *visitor) home() string {
+	v.t.Helper()
+	return v.get("/api/auth/session").str("workspaces", 0, "id")
+}
+
+func (v *visitor) id() string {
+	v.t.Helper()
+	return v.get("/api/auth/session").str("user", "id")
+}
+
+// contract is the OpenAPI document of the running server.
+type contract struct {
+	paths   map[string]map[string]operation
+	schemas json.RawMessage
+
+	mu       sync.Mutex
+	resolved map[string]*jsonschema.Resolved
+}
+
+type operation struct {
+	ID         string `json:"operationId"`
+	Parameters []struct {
+		Name     string `json:"name"`
+		In       string `json:"in"`
+		Required bool   `json:"required"`
+	} `json:"parameters"`
+	Security  *[]any                    `json:"security"`
+	Body      map[string]any            `json:"requestBody"`
+	Responses map[string]operationReply `json:"responses"`
+}
+
+type operationReply struct {
+	Headers map[string]struct {
+		Required bool `json:"required"`
+	} `json:"headers"`
+	Content map[string]struct {
+		Schema json.RawMessage `json:"schema"`
+	} `json:"content"`
+}
+
+func readContract(t *testing.T, address string) *contract {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/api/openapi.json", nil)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, resp.Body.Close()) }()
+	var doc struct {
+		Paths      map[string]map[string]operation `json:"paths"`
+		Components struct {
+			Schemas json.RawMessage `json:"schemas"`
+		} `json:"components"`
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&doc))
+	return &contract{paths: doc.Paths, schemas: doc.Components.Schemas, resolved: make(map[string]*jsonschema.Resolved)}
+}
+
+// find is the operation of a request, and whether its path is in the document at all.
+func (c *contract) find(method, path string) (op operation, known bool) {
+	for template, operations := range c.paths {
+		if !matches(template, path) {
+			continue
+		}
+		if method == http.MethodHead {
+			method = http.MethodGet
+		}
+		op, ok := operations[strings.ToLower(method)]
+		return op, ok
+	}
+	return operation{}, false
+}
+
+func matches(template, path string) bool {
+	want, got := strings.Split(template, "/"), strings.Split(path, "/")
+	return slices.EqualFunc(want, got, func(a, b string) bool { return a == b || strings.HasPrefix(a, "{") && b != "" })
+}
+
+// check says how a body differs from its schema.
+func (c *contract) check(schema json.RawMessage, body []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resolved := c.resolved[string(schema)]
+	if resolved == nil {
+		text := fmt.Sprintf(`{"$defs":%s,"allOf":[%s]}`, c.schemas, schema)
+		var alone jsonschema.Schema
+		if err := json.Unmarshal([]byte(strings.ReplaceAll(text, "#/components/schemas/", "#/$defs/")), &alone); err != nil {
+			return err
+		}
+		var err error
+		if resolved, err = alone.Resolve(nil); err != nil {
+			return err
+		}
+		c.resolved[string(schema)] = resolved
+	}
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		return err
+	}
+	return resolved.Validate(value)
+}
+
+// referee holds every answer of the API against the document, and every answer at all against what all have in common.
+type referee struct {
+	t    *testing.T
+	doc  *contract
+	host string
+}
+
+func (r *referee) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil || req.URL.Host != r.host || resp.StatusCode == http.StatusSwitchingProtocols {
+		return resp, err
+	}
+	what := fmt.Sprintf("%s %s → %d", req.Method, req.URL.Path, resp.StatusCode)
+	media := strings.TrimSpace(strings.Split(resp.Header.Get("Content-Type"), ";")[0])
+	if media == "text/event-stream" {
+		return resp, nil
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if id := resp.Header.Get("X-Request-Id"); id == "" {
+		r.t.Errorf("%s: no X-Request-Id", what)
+	}
+	if resp.StatusCode >= 400 && media != "application/problem+json" && req.URL.Path != "/api/health/deep" {
+		r.t.Errorf("%s: an error that is no problem document: %s", what, body)
+	}
+	op, known := r.doc.find(req.Method, req.URL.Path)
+	if !known {
+		if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
+			r.t.Errorf("%s: the document has no such operation", what)
+		}
+		return resp, nil
+	}
+	if req.Method == http.MethodHead && resp.StatusCode == http.StatusMethodNotAllowed {
+		return resp, nil // a stream
+	}
+	reply, ok := op.Responses[fmt.Sprint(resp.StatusCode)]
+	if !ok {
+		r.t.Errorf("%s: the document has no such status: %s", what, body)
+		return resp, nil
+	}
+	for name, h := range reply.Headers {
+		if h.Required && resp.Header.Get(name) == "" && (media != "application/problem+json" || name == "X-Request-Id") {
+			r.t.Errorf("%s: no header %s", what, name)
+		}
+	}
+	switch content, ok := reply.Content[media]; {
+	case req.Method == http.MethodHead:
+		if len(body) > 0 {
+			r.t.Errorf("%s: a body: %s", what, body)
+		}
+	case media == "" && len(body) == 0 && len(reply.Content) == 0:
+	case !ok:
+		r.t.Errorf("%s: the document has no body of type %q: %s", what, media, body)
+	default:
+		if err := r.doc.check(content.Schema, body); err != nil {
+			r.t.Errorf("%s: %v: %s", what, err, body)
+		}
+	}
+	return resp, nil
+}
+
+// syncBuffer is a log that many goroutines write.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// lines decodes the log.
+func (b *syncBuffer) lines(t *testing.T) []map[string]any {
+	t.Helper()
+	var list []map[string]any
+	for scan := bufio.NewScanner(strings.NewReader(b.String())); scan.Scan(); {
+		var line map[string]any
+		require.NoError(t, json.Unmarshal(scan.Bytes(), &line))
+		list = append(list, line)
+	}
+	return list
+}
+
+// proxy carries connections to an address, until cut ends them and refuses all others.
+func proxy(t *testing.T, to string) (address string, cut func()) {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	carry := func(from net.Conn) {
+		defer func() { _ = from.Close() }() // the other direction may have
+		onward, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
+		if err != nil {
+			return // cut meanwhile
+		}
+		defer func() { _ = onward.Close() }()
+		end := context.AfterFunc(ctx, func() { _, _ = from.Close(), onward.Close() })
+		defer end()
+		running.Go(func() { _, _ = io.Copy(onward, from); _ = onward.Close() }) // either end's end is the end
+		_, _ = io.Copy(from, onward)
+	}
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { carry(conn) })
+		}
+	})
+	cut = sync.OnceFunc(func() {
+		stop()
+		require.NoError(t, listener.Close())
+		running.Wait()
+	})
+	t.Cleanup(cut)
+	return listener.Addr().String(), cut
+}
