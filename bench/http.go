@@ -246,7 +246,7 @@ func (api *runningAPI) newRequest(ctx context.Context, method, path string, a *a
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	r.AddCookie(&http.Cookie{Name: "fdc_session", Value: a.token.Reveal()})
+	r.AddCookie(&http.Cookie{Name: "fdc_session", Value: a.token.Reveal()}) //nolint:gosec // a request's cookie has no attributes
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}

@@ -174,7 +174,7 @@ func skipChunks(r *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		if _, err := r.Discard(int(size) + len("\r\n")); err != nil { //nolint:gosec // 31 bits
+		if _, err := r.Discard(int(size) + len("\r\n")); err != nil {
 			return err
 		}
 		if size == 0 {

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -86,15 +87,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	flags.BoolVar(&s.Quick, "quick", false, "one short run: shows that everything works, not how fast")
 	flags.BoolVar(&asJSON, "json", false, "print JSON instead of a table")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: go -C bench run . [flags]\n\nCases:")
-		for _, c := range suites() {
-			only := ""
-			if c.slow {
-				only = " (only with --case " + c.name + ")"
-			}
-			fmt.Fprintf(stderr, "  %-16s %s%s\n", c.name, c.doc, only)
-		}
-		fmt.Fprintln(stderr, "\nFlags:")
+		_, _ = io.WriteString(stderr, usage()) // nobody is there to tell
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {
@@ -123,6 +116,20 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return encoder.Encode(report)
 	}
 	return report.print(stdout)
+}
+
+func usage() string {
+	var text strings.Builder
+	text.WriteString("Usage: go -C bench run . [flags]\n\nCases:\n")
+	for _, c := range suites() {
+		fmt.Fprintf(&text, "  %-16s %s", c.name, c.doc)
+		if c.slow {
+			text.WriteString(" (only with --case " + c.name + ")")
+		}
+		text.WriteByte('\n')
+	}
+	text.WriteString("\nFlags:\n")
+	return text.String()
 }
 
 func choose(s settings) ([]suite, error) {
@@ -166,7 +173,9 @@ func (b *bench) pair(ours, theirs func() error) error {
 }
 
 func measureAll(ctx context.Context, s settings, chosen []suite, progress io.Writer) (*report, error) {
-	tell := func(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }
+	tell := func(format string, args ...any) {
+		_, _ = fmt.Fprintf(progress, format+"\n", args...) // no part of the result
+	}
 	tell("starting servers")
 	servers, err := startServers(ctx, tell)
 	if err != nil {

@@ -244,7 +244,7 @@ func startRedis(ctx context.Context, dir string) (*redisServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find a port for Redis: %w", err)
 	}
-	version, err := exec.CommandContext(ctx, path, "--version").Output()
+	version, err := exec.CommandContext(ctx, path, "--version").Output() //nolint:gosec // a path of this machine
 	if err != nil {
 		return nil, fmt.Errorf("ask Redis for its version: %w", err)
 	}
@@ -324,7 +324,7 @@ func until(ctx context.Context, patience time.Duration, ask func(context.Context
 // fsyncTime is the median of appending 4 KB and waiting for the disk: what every durable commit pays at least. In memory
 // it is next to nothing, and then the numbers are not those of durable servers.
 func fsyncTime(dir string) (time.Duration, error) {
-	file, err := os.Create(filepath.Join(dir, "fsync"))
+	file, err := os.Create(filepath.Join(dir, "fsync")) //nolint:gosec // a directory of our own
 	if err != nil {
 		return 0, fmt.Errorf("measure fsync: %w", err)
 	}

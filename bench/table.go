@@ -7,8 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // line is one line of the table: the same work, ours and someone else's.
@@ -95,29 +95,49 @@ func (w *row) verdict() string {
 
 // print writes the report as Markdown, so that it can go into README.md as it is.
 func (r *report) print(w io.Writer) error {
+	var text strings.Builder
 	m := r.Machine
 	redis := "no Redis"
 	if m.Redis != "" {
 		redis = "Redis " + m.Redis
 	}
-	out := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	fmt.Fprintf(out, "%s, %d cores (%s), %s, PostgreSQL %s, nats-server %s, %s, an fsync takes %s\n",
+	fmt.Fprintf(&text, "%s, %d cores (%s), %s, PostgreSQL %s, nats-server %s, %s, an fsync takes %s;\n",
 		m.Time.Format(time.DateOnly), m.Cores, m.CPU, m.Go, m.Postgres, m.NATS, redis, m.Fsync.Round(time.Microsecond))
-	fmt.Fprintf(out, "medians of %d runs of %g s, in brackets the lowest and the highest ratio\n\n", r.Settings.Runs, r.Settings.Seconds)
-	fmt.Fprintln(out, "| case\t| ours\t| baseline\t| ratio\t| target\t|")
-	fmt.Fprintln(out, "|---\t|---\t|---\t|---\t|---\t|")
+	fmt.Fprintf(&text, "medians of %d runs of %g s, in brackets the lowest and the highest ratio\n\n", r.Settings.Runs, r.Settings.Seconds)
+
+	table := [][]string{{"case", "ours", "baseline", "ratio", "target"}}
 	for _, row := range r.Rows {
-		ours, baseline, ratio := row.Ours+" "+quantity(median(row.OurRuns), row.Unit), row.Baseline+": "+row.Absent, "–"
-		if row.Absent == "" {
-			baseline = row.Baseline + " " + quantity(median(row.Runs), row.Unit)
-			ratio = number(median(row.Ratios)) + "×"
-			if len(row.Ratios) > 1 {
-				ratio += fmt.Sprintf(" (%s–%s)", number(slices.Min(row.Ratios)), number(slices.Max(row.Ratios)))
-			}
-		}
-		fmt.Fprintf(out, "| %s\t| %s\t| %s\t| %s\t| %s\t|\n", row.Case, ours, baseline, ratio, row.verdict())
+		table = append(table, row.cells())
 	}
-	return out.Flush()
+	widths := make([]int, len(table[0]))
+	for _, cells := range table {
+		for i, cell := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for n, cells := range table {
+		for i, cell := range cells {
+			fmt.Fprintf(&text, "| %-*s ", widths[i], cell)
+		}
+		text.WriteString("|\n")
+		if n == 0 {
+			text.WriteString(strings.Repeat("|---", len(cells)) + "|\n")
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}
+
+func (w *row) cells() []string {
+	ours := w.Ours + " " + quantity(median(w.OurRuns), w.Unit)
+	if w.Absent != "" {
+		return []string{w.Case, ours, w.Baseline + ": " + w.Absent, "–", w.verdict()}
+	}
+	ratio := number(median(w.Ratios)) + "×"
+	if len(w.Ratios) > 1 {
+		ratio += fmt.Sprintf(" (%s–%s)", number(slices.Min(w.Ratios)), number(slices.Max(w.Ratios)))
+	}
+	return []string{w.Case, ours, w.Baseline + " " + quantity(median(w.Runs), w.Unit), ratio, w.verdict()}
 }
 
 // MarshalJSON adds what the table computes from the runs.

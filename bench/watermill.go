@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-	wnats "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
+	wmnats "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v4/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/components/forwarder"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -91,9 +91,9 @@ func (m *watermillOutbox) start(ctx context.Context) (stop func() error, _ error
 	if err != nil {
 		return nil, err
 	}
-	publisher, err := wnats.NewPublisherWithNatsConn(nc, wnats.PublisherPublishConfig{
-		Marshaler: &wnats.NATSMarshaler{}, SubjectCalculator: wnats.DefaultSubjectCalculator,
-		JetStream: wnats.JetStreamConfig{TrackMsgId: true},
+	publisher, err := wmnats.NewPublisherWithNatsConn(nc, wmnats.PublisherPublishConfig{
+		Marshaler: &wmnats.NATSMarshaler{}, SubjectCalculator: wmnats.DefaultSubjectCalculator,
+		JetStream: wmnats.JetStreamConfig{TrackMsgId: true},
 	}, watermill.NopLogger{})
 	if err != nil {
 		return nil, fmt.Errorf("make Watermill's JetStream publisher: %w", err)
