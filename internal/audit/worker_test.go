@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,10 +16,54 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/devstack/embedpg"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/pgtest"
 	"fdc/internal/platform/bus"
+	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/worker"
 )
+
+func provisioned(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	js, err := bus.JetStream(natstest.Connect(t, natstest.New(t), "provision"))
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), js, 1))
+	return js
+}
+
+// consume runs the writer behind the declared consumer until the test is over.
+func consume(t *testing.T, js jetstream.JetStream, pool *pgxpool.Pool, batch int) {
+	t.Helper()
+	declared, ok := bus.ConsumerNamed(bus.AuditArchiver)
+	require.True(t, ok)
+	w := worker.New(js, worker.Config{
+		Consumer: declared, HandleBatch: newWriter(t, pool).HandleBatch, BatchSize: batch,
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Metrics: prometheus.NewRegistry(),
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := w.Run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+}
+
+// awaitAll returns when the consumer has answered for every event.
+func awaitAll(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	consumer, err := js.Consumer(t.Context(), bus.Events, bus.AuditArchiver)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		info, err := consumer.Info(t.Context())
+		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
+	}, patience, 10*time.Millisecond)
+}
 
 // TestPoisonGoesAsideAlone runs the writer as the service does: what can have no row becomes a dead letter with its
 // reason, and everything around it is written.
@@ -29,9 +74,7 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 	_, err := db.Pool.Exec(t.Context(), `ALTER TABLE audit_logs ADD CONSTRAINT no_boom CHECK (request_id NOT LIKE 'boom%')`)
 	require.NoError(t, err)
 
-	js, err := bus.JetStream(natstest.Connect(t, natstest.New(t), "provision"))
-	require.NoError(t, err)
-	require.NoError(t, bus.Provision(t.Context(), js, 1))
+	js := provisioned(t)
 	publish := func(ev events.Event, spoil ...string) {
 		body, err := events.Encode(ev)
 		require.NoError(t, err)
@@ -72,18 +115,7 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 	publish(old)
 	good++
 
-	declared, ok := bus.ConsumerNamed(bus.AuditArchiver)
-	require.True(t, ok)
-	w := worker.New(js, worker.Config{
-		Consumer: declared, HandleBatch: newWriter(t, db.Pool).HandleBatch, BatchSize: 5000,
-		Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: prometheus.NewRegistry(),
-	})
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	defer running.Wait()
-	defer cancel()
-	running.Go(func() { require.NoError(t, w.Run(ctx)) })
-
+	consume(t, js, db.Pool, 5000)
 	dead, err := js.OrderedConsumer(t.Context(), bus.Dead, jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
 	messages, err := dead.Messages()
@@ -101,13 +133,49 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 		require.Equal(t, "1", msg.Headers().Get(worker.HeaderAttempts))
 		delete(poison, body.ID)
 	}
-	consumer, err := js.Consumer(t.Context(), bus.Events, bus.AuditArchiver)
-	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		info, err := consumer.Info(t.Context())
-		return err == nil && info.NumPending == 0 && info.NumAckPending == 0
-	}, patience, 10*time.Millisecond)
+	awaitAll(t, js)
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(DISTINCT event_id) FROM audit_logs`))
 	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM audit_logs_2020_01`))
+}
+
+// TestDatabaseCrashes kills Postgres under the writer, twice: every event has its row in the end, once, and none is a
+// dead letter.
+func TestDatabaseCrashes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Cluster(t)
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: server.URL(embedpg.Database), MaxConns: 4, ConnectTimeout: patience}, "test")
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	_, err = EnsurePartitions(t.Context(), pool, time.Now(), 0)
+	require.NoError(t, err)
+	js := provisioned(t)
+	const total = 3000
+	publish := func(n int) {
+		for range n {
+			ev := taskEvent(time.Time{})
+			body, err := events.Encode(ev)
+			require.NoError(t, err)
+			_, err = js.PublishAsync(ev.NATSSubject(), body, jetstream.WithMsgID(ev.ID))
+			require.NoError(t, err)
+		}
+		<-js.PublishAsyncComplete()
+	}
+	publish(total / 3)
+	consume(t, js, pool, 50)
+	for range 2 {
+		require.Eventually(t, func() bool {
+			var n int
+			return pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_logs`).Scan(&n) == nil && n > 0
+		}, patience, time.Millisecond)
+		require.NoError(t, server.Crash())
+		publish(total / 3)
+		require.NoError(t, server.Restart(t.Context()))
+	}
+	awaitAll(t, js)
+	require.Equal(t, total, count(t, pool, `SELECT count(DISTINCT event_id) FROM audit_logs`))
+	require.Equal(t, total, count(t, pool, `SELECT count(*) FROM audit_logs`))
+	dead, err := js.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	require.Zero(t, dead.CachedInfo().State.Msgs)
 }

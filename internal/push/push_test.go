@@ -216,15 +216,17 @@ func TestResume(t *testing.T) {
 	r := newRig(t)
 	workspace := events.NewID()
 	me := someone(workspace)
-	r.publish(t, taskIn(workspace))
-	_, start := r.open(t, me)
+	c, _ := r.open(t, me)
+	first := taskIn(workspace)
+	r.publish(t, first)
+	start := c.expect(first)
 
 	var mine []events.Event
 	for range 3*replayBatch + 7 {
 		mine = append(mine, taskIn(workspace))
 		r.publish(t, mine[len(mine)-1], taskIn(events.NewID()))
 	}
-	c := r.connect(t, me, start)
+	c = r.connect(t, me, start)
 	last := c.expect(mine...)
 	end := c.next()
 	require.Equal(t, "ready", end.Type)
@@ -277,6 +279,92 @@ func TestResume(t *testing.T) {
 		c.expect(mine[len(mine)-len(half)-1:]...)
 	})
 }
+
+// gate is a transport that stops before each message until it is let through.
+type gate struct {
+	arrived chan *message
+	pass    chan struct{}
+}
+
+func (g gate) write(m *message) error {
+	g.arrived <- m
+	<-g.pass
+	return nil
+}
+func (gate) ping() error { return nil }
+func (gate) end(int)     {}
+func (gate) abort()      {}
+
+// TestReplayMeetsTheWorld looks at what happens while a client is being caught up, with a transport that can be stopped.
+func TestReplayMeetsTheWorld(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	a, b := events.NewID(), events.NewID()
+	me := someone(a, b)
+	c, start := r.open(t, me)
+	inA, inB := []events.Event{taskIn(a), taskIn(a), taskIn(a)}, []events.Event{taskIn(b), taskIn(b)}
+	r.publish(t, inA[0], inB[0], inA[1], inB[1], inA[2])
+	c.expect(inA[0], inB[0], inA[1], inB[1], inA[2])
+
+	join := func(t *testing.T) (g gate, next func() told) {
+		t.Helper()
+		g = gate{make(chan *message), make(chan struct{})}
+		from, err := r.hub.admit(t.Context(), start)
+		require.NoError(t, err)
+		s := &socket{hub: r.hub, user: me.UserID, session: me.SessionID, t: g}
+		require.True(t, r.hub.enter(t.Context(), s, me, from))
+		t.Cleanup(s.finish)
+		return g, func() told {
+			select {
+			case m := <-g.arrived:
+				got, err := parse(m.body)
+				require.NoError(t, err)
+				return got
+			case <-time.After(patience):
+				require.Fail(t, "no message")
+				return told{}
+			}
+		}
+	}
+	t.Run("removed meanwhile", func(t *testing.T) {
+		g, next := join(t)
+		require.Equal(t, inA[0].ID, next().ID)
+		out, after := removed(b, me.UserID), taskIn(a)
+		r.publish(t, out, taskIn(b), after)
+		c.expect(out, after) // the node has dispatched them
+		for _, id := range []string{inA[1].ID, inA[2].ID, "", out.ID, after.ID} {
+			g.pass <- struct{}{}
+			require.Equal(t, id, next().ID, "nothing more of b but the removal, in its place")
+		}
+		g.pass <- struct{}{}
+	})
+	t.Run("the stream drops what was not read yet", func(t *testing.T) {
+		g, next := join(t)
+		require.Equal(t, inA[0].ID, next().ID)
+		stream, err := r.js.Stream(t.Context(), bus.Events)
+		require.NoError(t, err)
+		require.NoError(t, stream.Purge(t.Context()))
+		var kinds []string
+		for {
+			g.pass <- struct{}{}
+			m := next()
+			if m.Type != "event" {
+				kinds = append(kinds, m.Type+m.Reason)
+			}
+			if m.Type == "ready" {
+				break
+			}
+		}
+		g.pass <- struct{}{}
+		require.Equal(t, []string{"resyncexpired", "ready"}, kinds)
+	})
+	t.Run("the hub has another stream since", func(t *testing.T) {
+		s := &socket{hub: r.hub, user: me.UserID, session: me.SessionID, t: deaf{}}
+		require.False(t, r.hub.enter(t.Context(), s, me, start0(r.hub.epoch+1)))
+	})
+}
+
+func start0(epoch int64) start { return start{resume: true, epoch: epoch} }
 
 func TestSlowClient(t *testing.T) {
 	t.Parallel()
