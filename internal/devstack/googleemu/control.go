@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
 	"time"
 )
 
-// maxAdvance bounds one step of the clock: ten years.
+// maxAdvance bounds one step of the clock: ten years, forwards or, for a server whose clock is slow, backwards.
 const maxAdvance = 10 * 366 * 24 * time.Hour
 
 // routeControl serves what is not Google's.
@@ -56,7 +57,7 @@ func (e *Emulator) routeControl() {
 	},
 	) (any, error) {
 		d := time.Duration(step.AdvanceSeconds * float64(time.Second))
-		if step.AdvanceSeconds < 0 || step.AdvanceSeconds > maxAdvance.Seconds() {
+		if math.Abs(step.AdvanceSeconds) > maxAdvance.Seconds() {
 			return nil, fmt.Errorf("advanceSeconds %v is out of range", step.AdvanceSeconds)
 		}
 		e.mu.Lock()

@@ -10,16 +10,17 @@
 //     be short or empty and still have a successor. The last page, and only the last, carries nextSyncToken, and that token
 //     is as old as the snapshot, so what changed while paging is in the next delta.
 //   - Records are never changed in place. Whoever holds one, a snapshot say, may read it without a lock.
-//   - With Options.File the state outlives the process. Writes are atomic (temporary file, then rename) and a moment behind
-//     the answers, so a kill may lose the last half second; Close writes everything.
+//   - With Options.File the state outlives the process, tokens too. Writes are atomic (temporary file, then rename) and some
+//     milliseconds behind the answers; Close writes everything. A kill may lose the newest changes, so after one every sync
+//     token is void (410): none can speak of a change that the file never saw.
 //   - Memory is bounded: bodies, page sizes, records per list, snapshots, the request log, faults and the notification queue
 //     all have limits.
 //
 // # Where Google's behaviour is unknown
 //
 // The choice made here is the one that asks more of a client: deleting a series reports the series alone and says nothing
-// about its exceptions; moving a task to another list leaves no trace in the first; a list ends a page token's life by forgetting
-// its snapshot; the same sync token asked twice gives what is newest each time; unknown query parameters are refused.
+// about its exceptions; moving a task to another list leaves no trace in the first; a restart forgets snapshots, and with them
+// the page tokens (400); a sync token asked again gives what is newest by then; unknown query parameters are refused.
 //
 // # How it fails
 //

@@ -70,7 +70,7 @@ type Emulator struct {
 	requests requestLog
 }
 
-// New returns an emulator with the state of Options.File, or an empty one. It fails on a file it cannot read.
+// New returns an emulator with the state of Options.File, or an empty one. It fails on a file it cannot read or write.
 func New(o Options) (*Emulator, error) {
 	st, err := loadState(o.File)
 	if err != nil {
@@ -93,6 +93,10 @@ func New(o Options) (*Emulator, error) {
 		codes:    map[string]authCode{},
 		pages:    newPageStore(),
 	}
+	if err := e.save(false); err != nil { // while it runs the file says so; and one that can't be written is found out now
+		stop()
+		return nil, err
+	}
 	context.AfterFunc(ctx, func() { close(e.stopped) })
 	e.routeOAuth()
 	e.routeCalendar()
@@ -107,11 +111,12 @@ func New(o Options) (*Emulator, error) {
 	return e, nil
 }
 
-// Close stops the notifications and writes the state to its file. It may be called more than once.
+// Close stops the notifications and writes the state to its file; the server in front is stopped before.
+// It may be called more than once.
 func (e *Emulator) Close() error {
 	e.stop()
 	e.running.Wait()
-	return e.save()
+	return e.save(true)
 }
 
 // ServeHTTP answers Google's paths and the control API's.

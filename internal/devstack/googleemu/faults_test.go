@@ -5,9 +5,11 @@ import (
 	"net/http"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/oauth2"
+	gcal "google.golang.org/api/calendar/v3"
 	"google.golang.org/api/googleapi"
 	gtasks "google.golang.org/api/tasks/v1"
 )
@@ -140,6 +142,31 @@ func TestCase48ResyncFailsHalfWay(t *testing.T) {
 	require.Len(t, list(t, next).items, 3, "the page is still there for another attempt")
 }
 
+func TestCase49OwnPushedEventIsRecognizableInTheDelta(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	api := w.calendar(ann)
+	token := list(t, api.Events.List("primary")).sync
+	ev := w.newEvent()
+	ev.Id, ev.ExtendedProperties = "fdc0001", &gcal.EventExtendedProperties{Private: map[string]string{"fdcTask": "1"}}
+	pushed, err := api.Events.Insert("primary", ev).Context(t.Context()).Do()
+	require.NoError(t, err)
+	delta := list(t, api.Events.List("primary").SyncToken(token))
+	require.Len(t, delta.items, 1)
+	require.Equal(t, pushed.Etag, delta.items[0].Etag, "the version that the client wrote, not another")
+	require.Equal(t, "1", delta.items[0].ExtendedProperties.Private["fdcTask"])
+}
+
+func TestCase50ServerClockIsTheOneThatCounts(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []int{-300, 300} {
+		w := newWorld(t)
+		require.Equal(t, http.StatusOK, w.control(http.MethodPost, "clock", object{"advanceSeconds": skew}, nil))
+		made := newTask(t, w.tasks(ann), "t")
+		require.Equal(t, stamp(w.clock().Add(time.Duration(skew)*time.Second)), made.Updated)
+	}
+}
+
 func TestFaultsMatchAndCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -198,7 +225,7 @@ func TestBadControlDocumentsAreRefused(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPost, "users", object{"email": "no email"}, nil))
 	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPost, "calendars", object{"email": ann, "id": "x", "timeZone": "Mars/Olympus"}, nil))
 	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPost, "calendars", object{"email": ann}, nil))
-	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPost, "clock", object{"advanceSeconds": -1}, nil))
+	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPost, "clock", object{"advanceSeconds": 1e12}, nil))
 	require.Equal(t, http.StatusBadRequest, w.control(http.MethodPut, "settings", object{"accessTokenSeconds": -1}, nil))
 	require.Equal(t, http.StatusBadRequest, w.control(http.MethodGet, "requests?since=x", nil, nil))
 	require.Equal(t, http.StatusNotFound, w.control(http.MethodPost, "token", object{"email": "nobody@example.com"}, nil))

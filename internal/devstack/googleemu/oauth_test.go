@@ -268,7 +268,7 @@ func TestTokenEndpointErrors(t *testing.T) {
 	oauthRefused(t, err, http.StatusBadRequest, "invalid_grant")
 
 	nameless := *c
-	nameless.ClientSecret = ""
+	nameless.ClientID = ""
 	_, err = w.refresh(&nameless, refresh)
 	oauthRefused(t, err, http.StatusUnauthorized, "invalid_client")
 

@@ -22,16 +22,22 @@ import (
 
 const stateVersion = 1
 
-// How long a change waits for others before it is written, and how long a failed write waits.
+// Between two writes of the state lie at least this much and twenty times what the last one took, so that saving a large state
+// never takes more than a twentieth of a CPU. A failed write waits longer.
 const (
-	saveDelay      = 500 * time.Millisecond
+	saveSpacing    = 50 * time.Millisecond
+	saveShare      = 20
 	saveRetryDelay = 10 * time.Second
 )
+
+// crashGap is added to every change log after a crash: larger than any number of changes that can have been lost.
+const crashGap = 1 << 32
 
 // state is everything that outlives the process. Maps and the structs behind pointers change under the emulator's lock;
 // records (*event, *task) are replaced, never changed.
 type state struct {
 	Version  int                     `json:"version"`
+	Clean    bool                    `json:"clean"`   // written by Close: nothing happened after it
 	Seal     []byte                  `json:"seal"`    // signs page and sync tokens
 	Advance  time.Duration           `json:"advance"` // what the control API added to the clock
 	Settings settings                `json:"settings"`
@@ -144,6 +150,12 @@ func loadState(file string) (*state, error) {
 	if st.Version != stateVersion {
 		return nil, fmt.Errorf("read Google emulator state %s: version %d, this program writes version %d", file, st.Version, stateVersion)
 	}
+	if !st.Clean { // tokens may be about that speak of changes which never reached the file: none of them is valid any more
+		for _, u := range st.Users {
+			u.Seq += crashGap
+			u.MinSeq = u.Seq
+		}
+	}
 	return st, nil
 }
 
@@ -179,27 +191,30 @@ func (e *Emulator) keepSaved(ctx context.Context) {
 			return
 		case <-e.dirty:
 		}
-		if !e.delay(ctx, saveDelay) {
-			return
-		}
-		if err := e.save(); err != nil {
+		begun := time.Now()
+		err := e.save(false)
+		pause := max(saveSpacing, saveShare*time.Since(begun))
+		if err != nil {
 			e.log.Error().Err(err).Msg("Google emulator state not saved, trying again")
 			e.changed()
-			if !e.delay(ctx, saveRetryDelay) {
-				return
-			}
+			pause = saveRetryDelay
+		}
+		if !e.delay(ctx, pause) {
+			return
 		}
 	}
 }
 
 // save writes the state atomically: a reader, or a restart after a kill, sees the old file or the new one.
-func (e *Emulator) save() error {
+// It is clean when nothing can follow it.
+func (e *Emulator) save(clean bool) error {
 	if e.file == "" {
 		return nil
 	}
 	e.mu.Lock()
 	st := e.st.clone()
 	e.mu.Unlock()
+	st.Clean = clean
 	b, err := json.Marshal(st)
 	if err != nil {
 		return fmt.Errorf("save Google emulator state: %w", err)

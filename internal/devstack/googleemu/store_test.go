@@ -36,9 +36,8 @@ func TestStateFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "tokens are in it")
 
-	gone, err := New(Options{File: filepath.Join(dir, "missing", "state")})
-	require.NoError(t, err)
-	require.Error(t, gone.Close())
+	_, err = New(Options{File: filepath.Join(dir, "missing", "state")})
+	require.Error(t, err, "a file that cannot be written is found out at once")
 	left, err := filepath.Glob(file + ".*")
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -54,6 +53,36 @@ func TestStateIsSavedWithoutClosing(t *testing.T) {
 		st, err := loadState(file)
 		return err == nil && st.user(ann) != nil
 	}, 20*time.Second, 20*time.Millisecond)
+}
+
+// TestCrashVoidsSyncTokens restarts from a file as a kill leaves it: without the newest changes, whose numbers would be given to
+// others. No token of that time may be taken for one of this.
+func TestCrashVoidsSyncTokens(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, killed := filepath.Join(dir, "state"), filepath.Join(dir, "killed")
+	w := &world{t: t, now: testTime}
+	stop := w.start(file)
+	require.NoError(t, w.AddUser(ann, "Ann"))
+	kept := w.add(meeting(w.clock()))
+	access, err := w.Token(ann)
+	require.NoError(t, err)
+	require.NoError(t, w.save(false))
+	require.NoError(t, os.Link(file, killed), "each save makes a new file, so this one stays as it is")
+	w.add(meeting(w.clock()))
+	lost := list(t, w.calendar(ann).Events.List("primary")).sync
+	stop()
+
+	w.start(killed)
+	api := w.calendarWith(w.with(access))
+	_, err = api.Events.List("primary").SyncToken(lost).Context(t.Context()).Do()
+	refused(t, err, http.StatusGone, "fullSyncRequired")
+	full := list(t, api.Events.List("primary"))
+	require.Equal(t, []string{kept}, full.ids())
+	added := w.add(meeting(w.clock()))
+	require.Equal(t, []string{added}, list(t, api.Events.List("primary").SyncToken(full.sync)).ids())
+	_, err = api.Events.List("primary").SyncToken(lost).Context(t.Context()).Do()
+	refused(t, err, http.StatusGone, "fullSyncRequired")
 }
 
 // TestManyClientsAtOnce drives writers, readers and savers together; each reader must end with exactly what was written.
