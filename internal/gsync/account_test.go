@@ -256,7 +256,7 @@ func TestCalendarNoLongerChosen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	p.event(alice, "here", "2026-03-02T09:00:00Z", nil)
+	p.event("here", "2026-03-02T09:00:00Z", nil)
 	p.synced("", "")
 	at := time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC)
 	shown, err := w.Events(t.Context(), p.id, at, at.AddDate(0, 0, 1))

@@ -16,8 +16,8 @@ import (
 	"fdc/internal/task"
 )
 
-// event adds an hour's event to a calendar at Google, with whatever more.
-func (p *person) event(calendarID, title, start string, more object) string {
+// event adds an hour's event to the primary calendar at Google, with whatever more.
+func (p *person) event(title, start string, more object) string {
 	p.t.Helper()
 	at, err := time.Parse(time.RFC3339, start)
 	require.NoError(p.t, err)
@@ -26,7 +26,7 @@ func (p *person) event(calendarID, title, start string, more object) string {
 		"end": object{"dateTime": at.Add(time.Hour).Format(time.RFC3339), "timeZone": "Europe/Berlin"},
 	}
 	maps.Copy(e, more)
-	id, err := p.google.AddEvent(p.email, calendarID, e)
+	id, err := p.google.AddEvent(p.email, primaryCalendar, e)
 	require.NoError(p.t, err)
 	return id
 }
@@ -52,10 +52,10 @@ func TestCalendarDeltas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	single := p.event(alice, "single", "2026-03-03T09:00:00Z", nil)
+	single := p.event("single", "2026-03-03T09:00:00Z", nil)
 	weekly := object{"recurrence": []string{"RRULE:FREQ=WEEKLY;COUNT=8", "EXDATE;TZID=Europe/Berlin:20260316T100000"}}
-	series := p.event(alice, "series", "2026-03-02T10:00:00+01:00", weekly)
-	doomed := p.event(alice, "doomed", "2026-03-04T10:00:00+01:00", weekly)
+	series := p.event("series", "2026-03-02T10:00:00+01:00", weekly)
+	doomed := p.event("doomed", "2026-03-04T10:00:00+01:00", weekly)
 	require.EqualValues(t, 3, p.synced("", "").Calendar.Created)
 	p.sameEvents(march, may)
 
@@ -77,7 +77,7 @@ func TestCalendarDeltas(t *testing.T) {
 	require.NoError(t, g.Events.Delete(alice, instances.Items[1].Id).Do())
 	patch(doomed+"_20260311T090000Z", &calendar.Event{Summary: "of a doomed series"})
 	require.NoError(t, g.Events.Delete(alice, doomed).Do())
-	p.event(alice, "new", "2026-03-20T09:00:00Z", nil)
+	p.event("new", "2026-03-20T09:00:00Z", nil)
 
 	result := p.synced(events.SyncCalendar, "").Calendar
 	require.EqualValues(t, 1, result.Updated)
@@ -103,7 +103,7 @@ func TestManyPages(t *testing.T) {
 	start := march
 	for range 2*eventPage + 1 {
 		start = start.Add(time.Minute)
-		p.event(alice, "one of many", start.Format(time.RFC3339), nil)
+		p.event("one of many", start.Format(time.RFC3339), nil)
 	}
 	result := p.synced(events.SyncCalendar, "")
 	require.EqualValues(t, 2*eventPage+1, result.Calendar.Created)
@@ -121,8 +121,8 @@ func TestSyncTokenExpired(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	id := p.event(alice, "vanishes", "2026-03-02T09:00:00Z", nil)
-	p.event(alice, "stays", "2026-03-02T12:00:00Z", nil)
+	id := p.event("vanishes", "2026-03-02T09:00:00Z", nil)
+	p.event("stays", "2026-03-02T12:00:00Z", nil)
 	p.synced("", "")
 	require.NoError(t, p.googleCalendar().Events.Delete(alice, id).Do())
 	w.fault(http.MethodGet, "/calendar/v3/calendars/*", 1, 1, object{"expireSyncTokens": true})
@@ -136,7 +136,7 @@ func TestRefusedCalendarLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	p.event(alice, "primary", "2026-03-02T09:00:00Z", nil)
+	p.event("primary", "2026-03-02T09:00:00Z", nil)
 	p.create(task.Draft{Title: "one"})
 	st, err := w.Settings(t.Context(), p.id)
 	require.NoError(t, err)
@@ -152,15 +152,15 @@ func TestBrokenEvents(t *testing.T) {
 	w := newWorld(t)
 	p := w.connected(alice)
 	moment := func(s string) object { return object{"dateTime": s, "timeZone": "Europe/Berlin"} }
-	p.event(alice, "ends before it starts", "2026-03-02T09:00:00Z", object{"end": moment("2026-03-02T08:00:00Z")})
-	p.event(alice, "bad rule", "2026-03-03T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=SOMETIMES"}})
-	p.event(alice, "never", "2026-03-04T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"}})
-	p.event(alice, "every second", "2026-03-05T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=SECONDLY"}})
-	p.event(alice, "on Mars", "2026-03-06T09:00:00Z", object{
+	p.event("ends before it starts", "2026-03-02T09:00:00Z", object{"end": moment("2026-03-02T08:00:00Z")})
+	p.event("bad rule", "2026-03-03T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=SOMETIMES"}})
+	p.event("never", "2026-03-04T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"}})
+	p.event("every second", "2026-03-05T09:00:00Z", object{"recurrence": []string{"RRULE:FREQ=SECONDLY"}})
+	p.event("on Mars", "2026-03-06T09:00:00Z", object{
 		"start": object{"dateTime": "2026-03-06T09:00:00Z", "timeZone": "Mars/Olympus"}, "end": object{"dateTime": "2026-03-06T10:00:00Z", "timeZone": "Mars/Olympus"},
 	})
-	p.event(alice, "nul\x00 and \uFFFD", "2026-03-07T09:00:00Z", nil)
-	p.event(alice, "a day that ends when it begins", "2026-03-08T09:00:00Z", object{
+	p.event("nul\x00 and \uFFFD", "2026-03-07T09:00:00Z", nil)
+	p.event("a day that ends when it begins", "2026-03-08T09:00:00Z", object{
 		"start": object{"date": "2026-03-08"}, "end": object{"date": "2026-03-08"},
 	})
 	result := p.synced(events.SyncCalendar, "")
@@ -264,7 +264,7 @@ func TestForeignEventIsNeverAdopted(t *testing.T) {
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	timed := p.create(task.Draft{Title: "timed", StartAt: &start})
-	foreign := p.event(alice, "foreign", "2026-03-02T09:00:00Z", object{"id": eventID(timed.ID, 0)})
+	foreign := p.event("foreign", "2026-03-02T09:00:00Z", object{"id": eventID(timed.ID, 0)})
 	p.synced("", "")
 	list, err := p.googleCalendar().Events.List(alice).Do()
 	require.NoError(t, err)

@@ -20,6 +20,7 @@ const (
 	maxWindow = 400 * 24 * time.Hour
 	maxEvents = 50_000  // in one answer
 	maxSteps  = 100_000 // through one series; also what a rule without sense costs
+	maxRepeat = 10_000  // days, weeks, months or years between instances
 )
 
 // CalendarEvent is an event, or one instance of a recurring one, as a calendar shows it.
@@ -239,7 +240,7 @@ func newSeries(row *eventRow) (*series, error) {
 	if s.set, err = rrule.StrSliceToRRuleSetInLoc(lines, first.Location()); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRule, err)
 	}
-	if rule := s.set.GetRRule(); rule != nil && rule.OrigOptions.Freq > rrule.DAILY {
+	if rule := s.set.GetRRule(); rule != nil && (rule.OrigOptions.Freq > rrule.DAILY || rule.OrigOptions.Interval > maxRepeat) {
 		return nil, errRule
 	}
 	s.set.DTStart(first)

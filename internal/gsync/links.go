@@ -216,14 +216,15 @@ func collectLocal(rows pgx.Rows) ([]localTask, error) {
 type outgoing struct {
 	localTask
 	link
-	Elsewhere bool // linked to another list
+	Elsewhere bool  // linked to another list
+	Left      int64 // how many there are, with this one
 }
 
 // outgoing reads the next tasks after an id that have something to push.
 func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, most int) ([]outgoing, error) {
 	rows, err := q.Query(ctx, `
 		SELECT `+localColumns+`, coalesce(l.google_task_id, ''), l.snapshot, coalesce(l.synced_version, 0), l.intended_at,
-			coalesce(l.task_list_id <> $3, false)
+			coalesce(l.task_list_id <> $3, false), count(*) OVER ()
 		FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
 		WHERE t.workspace_id = $2 AND t.id > $4 AND CASE WHEN t.deleted_at IS NULL
 			THEN l.google_task_id IS NULL OR l.task_list_id <> $3 OR l.synced_version <> t.version
@@ -233,7 +234,7 @@ func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, mo
 		return nil, fmt.Errorf("read tasks to push: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o outgoing, err error) {
-		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere)...)
+		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere, &o.Left)...)
 		o.TaskID = o.ID
 		return o, err
 	})

@@ -32,6 +32,7 @@ type timedTask struct {
 	EventID    string
 	EventETag  string
 	Generation int
+	Left       int64 // how many there are, with this one
 }
 
 // pushEvents makes events of the workspace's timed tasks, and takes away those whose task has no time any more.
@@ -42,12 +43,16 @@ func (r *run) pushEvents(ctx context.Context) (finish, error) {
 		if err != nil {
 			return nil, err
 		}
+		total := done
+		if len(timed) > 0 {
+			total += timed[0].Left
+		}
 		for _, t := range timed {
 			if err := r.pushEvent(ctx, t); err != nil {
 				return nil, fmt.Errorf("push event of task %s: %w", t.ID, err)
 			}
 			done++
-			r.progress(ctx, phasePush, done, 0)
+			r.progress(ctx, phasePush, done, total)
 			after = t.ID
 		}
 		if len(timed) < taskPage {
@@ -59,7 +64,8 @@ func (r *run) pushEvents(ctx context.Context) (finish, error) {
 func timedTasks(ctx context.Context, q postgres.Querier, userID, workspaceID, after string, most int) ([]timedTask, error) {
 	rows, err := q.Query(ctx, `
 		SELECT t.id::text, t.title, t.notes, t.start_at, t.end_at, t.time_zone, t.version, t.deleted_at IS NOT NULL,
-			coalesce(l.event_id, ''), coalesce(l.event_etag, ''), coalesce(l.event_generation, 0)
+			coalesce(l.event_id, ''), coalesce(l.event_etag, ''), coalesce(l.event_generation, 0),
+			count(*) OVER ()
 		FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
 		WHERE t.workspace_id = $2 AND t.id > $3 AND CASE WHEN t.deleted_at IS NULL AND t.start_at IS NOT NULL
 			THEN coalesce(l.event_version, 0) <> t.version

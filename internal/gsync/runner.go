@@ -146,7 +146,8 @@ const maxAttempts = 8
 // claimed is a job with the lease under which this process runs it.
 type claimed struct {
 	jobRow
-	lease string
+	lease   string
+	expires time.Time // by this process's clock, and no later than the lease does
 }
 
 // claim takes up to so many jobs: first those whose process has gone silent, then pending ones, whose user has waited
@@ -156,7 +157,7 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 		return nil, nil
 	}
 	var jobs []claimed
-	token := uuid.NewString()
+	token, asked := uuid.NewString(), time.Now()
 	err := s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		jobs = nil
 		ids, err := claimable(ctx, tx, most, onlyID)
@@ -181,7 +182,7 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 			if err != nil {
 				return err
 			}
-			jobs = append(jobs, claimed{jobRow: row, lease: token})
+			jobs = append(jobs, claimed{jobRow: row, lease: token, expires: asked.Add(lease)})
 		}
 		return nil
 	})
@@ -251,20 +252,26 @@ func (s *Service) runClaimed(ctx context.Context, c claimed, cfg RunnerConfig) {
 		Str("outcome", outcome).Dur("duration", time.Since(start)).Msg("sync attempt ended")
 }
 
-// keepLease renews the lease until ctx ends. It ends the run when the lease is lost, when nothing could renew it in time,
-// and when the job's user wants it cancelled.
+// keepLease renews the lease until ctx ends. It ends the run when the lease is lost or its job's user wants it cancelled,
+// and when nothing could renew the lease: a quarter of it before its end, so that a request on its way to Google has
+// arrived by the time another process looks.
 func (s *Service) keepLease(ctx context.Context, end context.CancelCauseFunc, c claimed, cfg RunnerConfig) {
-	expires := time.Now().Add(cfg.Lease)
+	margin := cfg.Lease / 4
 	ticker := time.NewTicker(cfg.Heartbeat)
 	defer ticker.Stop()
+	deadline := time.NewTimer(time.Until(c.expires.Add(-margin)))
+	defer deadline.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-deadline.C:
+			end(errLeaseLost)
+			return
 		case <-ticker.C:
 		}
 		asked := time.Now()
-		beatCtx, cancel := context.WithDeadline(ctx, expires)
+		beatCtx, cancel := context.WithTimeout(ctx, cfg.Heartbeat)
 		cancelled, err := s.renewLease(beatCtx, c, cfg.Lease)
 		cancel()
 		switch {
@@ -275,10 +282,7 @@ func (s *Service) keepLease(ctx context.Context, end context.CancelCauseFunc, c 
 			end(errCancelled)
 			return
 		case err == nil:
-			expires = asked.Add(cfg.Lease)
-		case time.Now().After(expires):
-			end(errLeaseLost)
-			return
+			deadline.Reset(time.Until(asked.Add(cfg.Lease - margin)))
 		case ctx.Err() == nil:
 			s.log.Warn().Err(err).Str("job_id", c.ID).Msg("could not renew the lease of a sync job")
 		}

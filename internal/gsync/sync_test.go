@@ -93,6 +93,12 @@ func (p *person) sameEvents(from, to time.Time) {
 		})
 		require.NoError(p.t, err)
 	}
+	for e := range want {
+		require.Contains(p.t, got, e, "%s to %s: Google shows it", from, to)
+	}
+	for e := range got {
+		require.Contains(p.t, want, e, "%s to %s: Google doesn't show it", from, to)
+	}
 	require.Equal(p.t, want, got, "%s to %s", from, to)
 }
 

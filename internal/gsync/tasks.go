@@ -443,12 +443,16 @@ func (t *taskSync) push(ctx context.Context) (finish, error) {
 		if err != nil {
 			return nil, err
 		}
+		total := done
+		if len(out) > 0 {
+			total += out[0].Left
+		}
 		for _, o := range out {
 			if err := t.pushOne(ctx, o); err != nil {
 				return nil, fmt.Errorf("push task %s: %w", o.ID, err)
 			}
 			done++
-			t.progress(ctx, phasePush, done, 0)
+			t.progress(ctx, phasePush, done, total)
 			after = o.ID
 		}
 		if len(out) < taskPage {

@@ -237,7 +237,7 @@ func (p *person) here() map[string][]task.Task {
 	p.t.Helper()
 	byTitle := map[string][]task.Task{}
 	for cursor := ""; ; {
-		items, next, err := p.world.tasks.List(p.t.Context(), p.id, p.workspaceID, cursor, 200)
+		items, next, err := p.tasks.List(p.t.Context(), p.id, p.workspaceID, cursor, 200)
 		require.NoError(p.t, err)
 		for _, one := range items {
 			byTitle[one.Title] = append(byTitle[one.Title], one)
@@ -270,21 +270,21 @@ func (p *person) equal() {
 
 func (p *person) create(d task.Draft) task.Task {
 	p.t.Helper()
-	made, err := p.world.tasks.Create(p.t.Context(), testMeta, p.id, p.workspaceID, d)
+	made, err := p.tasks.Create(p.t.Context(), testMeta, p.id, p.workspaceID, d)
 	require.NoError(p.t, err)
 	return made
 }
 
 func (p *person) patch(id, patch string) task.Task {
 	p.t.Helper()
-	changed, err := p.world.tasks.Patch(p.t.Context(), testMeta, p.id, p.workspaceID, id, json.RawMessage(patch), nil)
+	changed, err := p.tasks.Patch(p.t.Context(), testMeta, p.id, p.workspaceID, id, json.RawMessage(patch), nil)
 	require.NoError(p.t, err)
 	return changed
 }
 
 func (p *person) remove(id string) {
 	p.t.Helper()
-	require.NoError(p.t, p.world.tasks.Delete(p.t.Context(), testMeta, p.id, p.workspaceID, id))
+	require.NoError(p.t, p.tasks.Delete(p.t.Context(), testMeta, p.id, p.workspaceID, id))
 }
 
 // one is the only task of that title here.
@@ -431,3 +431,8 @@ func (w *world) exec(sql string, args ...any) {
 }
 
 func decode(body []byte, out any) error { return json.Unmarshal(body, out) }
+
+// calendarIn are new settings of the primary calendar.
+func calendarIn(zone string) googleemu.Calendar {
+	return googleemu.Calendar{ID: primaryCalendar, TimeZone: zone}
+}

@@ -1,0 +1,83 @@
+package gsync
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/googleapi"
+
+	"fdc/internal/platform/fault"
+)
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	answer := func(code int, reason string) error {
+		return fmt.Errorf("wrapped: %w", &googleapi.Error{Code: code, Errors: []googleapi.ErrorItem{{Reason: reason}}})
+	}
+	for _, c := range []struct {
+		err     error
+		class   class
+		unknown bool
+	}{
+		{answer(401, "authError"), classUnauthorized, false},
+		{answer(403, "rateLimitExceeded"), classRate, false},
+		{answer(403, "userRateLimitExceeded"), classRate, false},
+		{answer(429, "rateLimitExceeded"), classRate, false},
+		{answer(403, "quotaExceeded"), classQuota, false},
+		{answer(403, "insufficientPermissions"), classScope, false},
+		{answer(403, "forbidden"), classPermanent, false},
+		{&googleapi.Error{Code: 403}, classPermanent, false},
+		{answer(400, "invalid"), classPermanent, false},
+		{answer(404, "notFound"), classNotFound, false},
+		{answer(409, "duplicate"), classConflict, false},
+		{answer(410, "fullSyncRequired"), classGone, false},
+		{answer(412, "conditionNotMet"), classStale, false},
+		{answer(500, "backendError"), classTransient, true},
+		{&googleapi.Error{Code: 502}, classTransient, true},
+		{errors.New("unexpected EOF"), classTransient, true},
+		{&net.OpError{Op: "read", Err: errors.New("reset")}, classTransient, true},
+		{&net.OpError{Op: "dial", Err: errors.New("refused")}, classTransient, false},
+	} {
+		require.Equal(t, verdict{class: c.class, unknown: c.unknown}, judge(c.err), "%v", c.err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-1": 0, "99999999999": 24 * time.Hour, "999999": 24 * time.Hour, "soon": 0,
+		now.Add(time.Minute).Format(http.TimeFormat): time.Minute, now.Add(-time.Minute).Format(http.TimeFormat): 0,
+		now.AddDate(1, 0, 0).Format(http.TimeFormat): 24 * time.Hour,
+	} {
+		require.Equal(t, want, retryAfter(http.Header{"Retry-After": {value}}, now), value)
+	}
+}
+
+func TestValidateOAuth(t *testing.T) {
+	t.Parallel()
+	for endpoint, ok := range map[string]bool{"": true, "http://127.0.0.1:8085": true, "https://google": true, "google": false, "ftp://x": false, "http://": false} {
+		require.Equal(t, ok, OAuth{Endpoint: endpoint}.Validate() == nil, endpoint)
+	}
+}
+
+func TestGoogleAwayWhileSomebodyWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	w.fault(http.MethodGet, "/*", 1, 0, object{"drop": "before"})
+	for _, ask := range []func() error{
+		func() error { _, err := w.TaskLists(t.Context(), p.id); return err },
+		func() error { _, err := w.Calendars(t.Context(), p.id); return err },
+		func() error { _, err := w.Settings(t.Context(), p.id); return err },
+	} {
+		requireFault(t, ask(), fault.Unavailable, "google-unavailable")
+	}
+	_, err := w.Exchange(t.Context(), "no code", "no verifier", "http://127.0.0.1/callback")
+	requireFault(t, err, fault.Malformed, "google-code-refused")
+}
