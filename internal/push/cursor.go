@@ -36,7 +36,8 @@ func ParseCursor(s string) (Cursor, error) {
 	if len(s) != base64.RawURLEncoding.EncodedLen(cursorSize) {
 		return Cursor{}, badCursor()
 	}
-	if _, err := base64.RawURLEncoding.Strict().Decode(b[:], []byte(s)); err != nil {
+	// The decoder skips line breaks, and then the bytes are too few.
+	if n, err := base64.RawURLEncoding.Strict().Decode(b[:], []byte(s)); err != nil || n != cursorSize {
 		return Cursor{}, badCursor()
 	}
 	return Cursor{
