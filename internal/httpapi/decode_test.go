@@ -26,7 +26,7 @@ type sample struct {
 	Data  json.RawMessage `json:"data,omitempty"`
 	Inner struct {
 		X string `json:"x"`
-	} `json:"inner,omitempty"`
+	} `json:"inner,omitzero"`
 }
 
 func TestDecodeJSON(t *testing.T) {

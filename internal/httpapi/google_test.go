@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 
@@ -104,10 +105,7 @@ func TestSyncSettings(t *testing.T) {
 		"/autoSync":        func(o object) { delete(o, "autoSync") },
 		"/intervalMinutes": func(o object) { o["intervalMinutes"] = 4 },
 	} {
-		body := object{}
-		for k, v := range want {
-			body[k] = v
-		}
+		body := maps.Clone(want)
 		change(body)
 		r := alice.send(http.MethodPut, "/api/google/settings", body)
 		require.Equal(t, http.StatusUnprocessableEntity, r.status, name)

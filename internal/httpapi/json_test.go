@@ -116,7 +116,7 @@ func repeats(t *testing.T, body []byte) bool {
 	var stack []level
 	for {
 		token, err := dec.Token()
-		if err == io.EOF { //nolint:errorlint // Token gives it bare
+		if err == io.EOF {
 			return false
 		}
 		if err != nil {

@@ -77,7 +77,7 @@ func (c *call) run() (err error) {
 	defer func() {
 		switch p := recover(); p {
 		case nil:
-		case http.ErrAbortHandler: //nolint:errorlint // it is thrown as itself
+		case http.ErrAbortHandler:
 			panic(p)
 		default:
 			err = &panicked{value: p, stack: debug.Stack()}
@@ -144,7 +144,7 @@ func (c *call) end() {
 	}
 	took := time.Since(c.begun)
 	if !c.route.stream {
-		c.api.requests.WithLabelValues(c.route.path, c.route.method, classes[status/100%len(classes)]).Observe(took.Seconds())
+		c.api.requests.WithLabelValues(c.route.path, cmp.Or(c.route.method, "other"), classes[status/100%len(classes)]).Observe(took.Seconds())
 	}
 	c.log(status, took)
 	if c.span.IsRecording() {

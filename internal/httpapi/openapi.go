@@ -228,14 +228,14 @@ func (t typeSchemas) add(dto reflect.Type) {
 			return
 		}
 		t[dto] = &jsonschema.Schema{} // met, so that a second one inside doesn't start again
-		for i := range dto.NumField() {
-			if f := dto.Field(i); f.IsExported() {
+		for f := range dto.Fields() {
+			if f.IsExported() {
 				t.add(f.Type)
 			}
 		}
 		s := t.infer(dto, t.references(dto))
-		for i := range dto.NumField() {
-			if f := dto.Field(i); f.IsExported() {
+		for f := range dto.Fields() {
+			if f.IsExported() {
 				name, _ := jsonName(f)
 				s.Properties[name] = describe(s.Properties[name], f)
 			}
@@ -324,14 +324,14 @@ func count(n *int64) *int {
 	if n == nil {
 		return nil
 	}
-	return jsonschema.Ptr(int(*n))
+	return new(int(*n))
 }
 
 func number(n *int64) *float64 {
 	if n == nil {
 		return nil
 	}
-	return jsonschema.Ptr(float64(*n))
+	return new(float64(*n))
 }
 
 var timeType = reflect.TypeFor[time.Time]()

@@ -90,8 +90,8 @@ func TestTheTableIsWhole(t *testing.T) {
 func TestTheDocumentIsWhole(t *testing.T) {
 	t.Parallel()
 	var doc struct {
-		OpenAPI    string                                       `json:"openapi"`
-		Paths      map[string]map[string]map[string]interface{} `json:"paths"`
+		OpenAPI    string                               `json:"openapi"`
+		Paths      map[string]map[string]map[string]any `json:"paths"`
 		Components struct {
 			Schemas map[string]*jsonschema.Schema `json:"schemas"`
 		} `json:"components"`

@@ -80,8 +80,7 @@ func problemOf(err error) (p Problem, retryAfter int) {
 	default:
 		p.Type, p.Title = problemType(f.Code), titleOf(f.Code)
 	}
-	switch f.Kind {
-	case fault.Unavailable, fault.RateLimited:
+	if f.Kind == fault.Unavailable || f.Kind == fault.RateLimited {
 		retryAfter = max(1, int(math.Ceil(f.RetryAfter.Seconds())))
 	}
 	return p, retryAfter

@@ -37,7 +37,7 @@ func paging() []param {
 		{
 			name: "limit", doc: "How many items to return at most.", fallback: strconv.Itoa(defaultLimit),
 			schema: &jsonschema.Schema{
-				Type: "integer", Minimum: jsonschema.Ptr(1.0), Maximum: jsonschema.Ptr(float64(maxLimit)),
+				Type: "integer", Minimum: new(1.0), Maximum: new(float64(maxLimit)),
 				Default: []byte(strconv.Itoa(defaultLimit)),
 			},
 			parse: func(s string) (any, error) {
@@ -50,7 +50,7 @@ func paging() []param {
 		},
 		{
 			name: "cursor", doc: "The nextCursor of the page before; without it, the first page.",
-			schema: &jsonschema.Schema{Type: "string", MaxLength: jsonschema.Ptr(maxCursor)},
+			schema: &jsonschema.Schema{Type: "string", MaxLength: new(maxCursor)},
 			parse:  textUpTo(maxCursor),
 		},
 	}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"log" //nolint:depguard // http.Server reports through this type only
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -60,7 +59,7 @@ func New(cfg Config) http.Handler { return newAPI(cfg).router(routes()) }
 func newAPI(cfg Config) *api {
 	a := &api{
 		Config: cfg,
-		origin: cfg.PublicURL.Scheme + "://" + cfg.PublicURL.Host,
+		origin: originOf(cfg.PublicURL),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "http_request_seconds", Help: "Time to answer, by route, method and class of status.",
 			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
@@ -74,6 +73,15 @@ func newAPI(cfg Config) *api {
 		panic("httpapi: PublicURL: " + err.Error())
 	}
 	return a
+}
+
+// originOf is a URL's origin as browsers write it: lower case, without the scheme's own port.
+func originOf(u *url.URL) string {
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if port := map[string]string{"http": ":80", "https": ":443"}[scheme]; port != "" {
+		host = strings.TrimSuffix(host, port)
+	}
+	return scheme + "://" + host
 }
 
 func (a *api) router(table []route) http.Handler {
@@ -107,14 +115,6 @@ func NewServer(h http.Handler, logger zerolog.Logger) *http.Server {
 		ReadTimeout:       deadline,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          log.New(serverLog{logger}, "", 0),
+		ErrorLog:          newServerLog(logger),
 	}
-}
-
-// serverLog takes what net/http has to say, about TLS handshakes and the like.
-type serverLog struct{ log zerolog.Logger }
-
-func (l serverLog) Write(line []byte) (int, error) {
-	l.log.Warn().Str("reason", strings.TrimSpace(string(line))).Msg("http server")
-	return len(line), nil
 }

@@ -39,7 +39,7 @@ func (a *api) cookie(name, value, path string, lifetime time.Duration) *http.Coo
 	if lifetime <= 0 {
 		maxAge = -1
 	}
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure but for plain HTTP on loopback
 		Name: name, Value: value, Path: path, MaxAge: maxAge,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: a.secure(),
 	}

@@ -152,7 +152,7 @@ func withError(path, reason string) string {
 func redirectParam() param {
 	return param{
 		name: "redirect", doc: "The path to go to afterwards.", fallback: "/", parse: localPath,
-		schema: &jsonschema.Schema{Type: "string", MaxLength: jsonschema.Ptr(maxRedirect), Pattern: `^/([^/\\].*)?$`, Default: []byte(`"/"`)},
+		schema: &jsonschema.Schema{Type: "string", MaxLength: new(maxRedirect), Pattern: `^/([^/\\].*)?$`, Default: []byte(`"/"`)},
 	}
 }
 
@@ -163,7 +163,7 @@ func loginHintParam() param {
 func textParam(name, doc string, longest int) param {
 	return param{
 		name: name, doc: doc, parse: textUpTo(longest),
-		schema: &jsonschema.Schema{Type: "string", MinLength: jsonschema.Ptr(1), MaxLength: jsonschema.Ptr(longest)},
+		schema: &jsonschema.Schema{Type: "string", MinLength: new(1), MaxLength: new(longest)},
 	}
 }
 

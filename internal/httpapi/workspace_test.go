@@ -39,7 +39,7 @@ func TestWorkspacesAndMembers(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, refused.status)
 	denied := w.facts("access.denied")
 	require.Len(t, denied, 1)
-	require.Equal(t, object{"method": "POST", "route": "/api/workspaces/{id}/members", "reason": "role"}, object(denied[0].data))
+	require.Equal(t, object{"method": "POST", "route": "/api/workspaces/{id}/members", "reason": "role"}, denied[0].data)
 	require.Equal(t, bob.id(), denied[0].actor)
 	require.Equal(t, made.str("id"), denied[0].workspace)
 	require.Equal(t, "127.0.0.1", denied[0].ip)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -259,9 +260,7 @@ func (v *visitor) do(method, path string, body io.Reader, header []string) *resu
 	}
 	req, err := http.NewRequestWithContext(v.t.Context(), method, path, body)
 	require.NoError(v.t, err)
-	for name, values := range v.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, v.header)
 	for i := 0; i+1 < len(header); i += 2 {
 		if header[i+1] == "" {
 			req.Header.Del(header[i])
