@@ -226,6 +226,10 @@ func (s *socket) join(ctx context.Context, from start, at Cursor) {
 		}
 		s.end(CodeRestart)
 	}
+	s.mu.Lock()
+	s.cancel()
+	s.cancel = func() {} // no more requests: let go of the handler's context
+	s.mu.Unlock()
 	s.flush()
 }
 
