@@ -107,7 +107,7 @@ func (p *calendarPull) pages(ctx context.Context, syncToken string) (finish, err
 	for pageToken := ""; ; {
 		page, err := call(ctx, p.client, idempotent, func() (*calendar.Events, error) {
 			// Whatever else is asked must be the same on every request with the token, and showDeleted=false is forbidden.
-			list := p.calendar.Events.List(p.calendarID).SingleEvents(false).MaxResults(eventPage).Context(ctx)
+			list := p.calendar.Events.List(p.calendarID).SingleEvents(false).MaxResults(p.s.eventPage).Context(ctx)
 			if syncToken != "" {
 				list.SyncToken(syncToken)
 			}

@@ -101,19 +101,19 @@ func TestManyPages(t *testing.T) {
 	w := newWorld(t)
 	p := w.connected(alice)
 	start := march
-	for range 2*eventPage + 1 {
+	for range 2*testPage + 1 {
 		start = start.Add(time.Minute)
 		p.event("one of many", start.Format(time.RFC3339), nil)
 	}
 	result := p.synced(events.SyncCalendar, "")
-	require.EqualValues(t, 2*eventPage+1, result.Calendar.Created)
+	require.EqualValues(t, 2*testPage+1, result.Calendar.Created)
 	p.sameEvents(march, may)
 
 	// A read that fails after the first page shows what was there, and its token is not kept.
 	w.fault(http.MethodGet, "/calendar/v3/calendars/*", 2, 1, object{"status": 404})
 	result = p.synced(events.SyncCalendar, events.SyncResync)
 	require.Len(t, result.Warnings, 1)
-	require.Len(t, p.titles(march, may), 2*eventPage+1)
+	require.Len(t, p.titles(march, may), 2*testPage+1)
 	p.quiet()
 }
 

@@ -77,6 +77,7 @@ type Service struct {
 	metrics   *metrics
 	transport http.RoundTripper
 	backoff   time.Duration
+	eventPage int64
 }
 
 // New returns a Service. It dials nothing.
@@ -97,7 +98,7 @@ func New(c Config) *Service {
 	return &Service{
 		ob: c.Outbox, oauth: c.OAuth, keys: c.Keys, tasks: c.Tasks, members: c.Members, source: c.Source,
 		agent: "fdc/" + c.Version, nc: c.NATS, log: c.Log, metrics: newMetrics(c.Metrics), transport: c.Transport,
-		backoff: c.Backoff,
+		backoff: c.Backoff, eventPage: eventPage,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -196,7 +197,7 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 }
 
 // claimable locks the jobs to take.
-func claimable(ctx context.Context, tx pgx.Tx, most int, onlyID string) ([]string, error) {
+func claimable(ctx context.Context, q postgres.Querier, most int, onlyID string) ([]string, error) {
 	var only *string
 	if onlyID != "" {
 		only = &onlyID
@@ -212,7 +213,7 @@ func claimable(ctx context.Context, tx pgx.Tx, most int, onlyID string) ([]strin
 			AND NOT EXISTS (SELECT 1 FROM sync_jobs p WHERE p.user_id = j.user_id AND p.status = 'processing')
 		ORDER BY previous_start NULLS FIRST, id LIMIT $1 FOR UPDATE SKIP LOCKED`,
 	} {
-		rows, err := tx.Query(ctx, sql, most-len(ids), only)
+		rows, err := q.Query(ctx, sql, most-len(ids), only)
 		if err != nil {
 			return nil, fmt.Errorf("find sync jobs: %w", err)
 		}
@@ -237,7 +238,7 @@ func (s *Service) runClaimed(ctx context.Context, c claimed, cfg RunnerConfig) {
 	defer end(nil)
 	var beat sync.WaitGroup
 	beat.Go(func() { s.keepLease(runCtx, end, c, cfg) })
-	err := s.attempt(runCtx, c)
+	err := s.guarded(runCtx, c)
 	if cause := context.Cause(runCtx); cause != nil && err != nil {
 		err = cause
 	}
@@ -250,6 +251,17 @@ func (s *Service) runClaimed(ctx context.Context, c claimed, cfg RunnerConfig) {
 	s.metrics.seconds.Observe(time.Since(start).Seconds())
 	s.log.Info().Err(err).Str("job_id", c.ID).Str("user_id", c.UserID).Str("request_id", c.RequestID).Int("attempt", c.Attempt).
 		Str("outcome", outcome).Dur("duration", time.Since(start)).Msg("sync attempt ended")
+}
+
+// guarded turns a panic into an error: one user's data must not take the process down, and all users' syncs with it.
+func (s *Service) guarded(ctx context.Context, c claimed) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error().Interface("panic", p).Bytes("stack", debug.Stack()).Str("job_id", c.ID).Msg("sync panicked")
+			err = fmt.Errorf("sync panicked: %v", p)
+		}
+	}()
+	return s.attempt(ctx, c)
 }
 
 // keepLease renews the lease until ctx ends. It ends the run when the lease is lost or its job's user wants it cancelled,
@@ -317,7 +329,7 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 		return "lost"
 	case errors.Is(err, errCancelled):
 		outcome, err = "cancelled", s.endCancelled(ctx, c)
-	case errors.Is(err, errStopping), !google && errors.Is(err, context.Canceled):
+	case errors.Is(err, errStopping), !google && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 		outcome, err = "released", s.release(ctx, c, 0, nil, 0)
 	case !google && (fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err)):
 		outcome, err = "released", s.release(ctx, c, time.Second, nil, 0)

@@ -179,7 +179,7 @@ func TestCancelBetweenPages(t *testing.T) {
 	w := newWorld(t)
 	p := w.connected(alice)
 	start := march
-	for range 2*eventPage + 1 {
+	for range 2*testPage + 1 {
 		start = start.Add(time.Minute)
 		p.event("one of many", start.Format(time.RFC3339), nil)
 	}
@@ -193,10 +193,10 @@ func TestCancelBetweenPages(t *testing.T) {
 	release()
 	ended := p.ended(job.ID)
 	require.Equal(t, StatusCancelled, ended.Status)
-	require.EqualValues(t, eventPage, ended.Result.Calendar.Created, "the first page was done")
+	require.EqualValues(t, testPage, ended.Result.Calendar.Created, "the first page was done")
 	require.Equal(t, 1, w.count(p.id, "sync.cancelled"))
 	w.before(nil)
-	require.EqualValues(t, eventPage+1, p.synced("", "").Calendar.Created)
+	require.EqualValues(t, testPage+1, p.synced("", "").Calendar.Created)
 	p.sameEvents(march, may)
 }
 
@@ -330,7 +330,7 @@ func TestProgressIsTold(t *testing.T) {
 	w := newWorldWith(t, nc)
 	p := w.connected(alice)
 	start := march
-	for range eventPage + 1 {
+	for range testPage + 1 {
 		start = start.Add(time.Minute)
 		p.event("one of many", start.Format(time.RFC3339), nil)
 	}
@@ -345,7 +345,7 @@ func TestProgressIsTold(t *testing.T) {
 	require.NoError(t, err)
 	progress, ok := event.Data.(events.SyncProgress)
 	require.True(t, ok)
-	require.Equal(t, events.SyncProgress{JobID: job.ID, UserID: p.id, Phase: phaseCalendar, Done: eventPage}, progress)
+	require.Equal(t, events.SyncProgress{JobID: job.ID, UserID: p.id, Phase: phaseCalendar, Done: testPage}, progress)
 
 	// However often the run says something, it is told no more often than anybody can look.
 	for {

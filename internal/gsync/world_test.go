@@ -29,6 +29,7 @@ import (
 	"fdc/internal/devstack/googleemu/referee"
 	"fdc/internal/devstack/pgtest"
 	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
 	"fdc/internal/task"
 	"fdc/internal/workspace"
@@ -97,7 +98,10 @@ func newWorldWith(t *testing.T, nc *nats.Conn) *world {
 	w := &world{t: t, google: emulator, base: server.URL, db: pgtest.New(t)}
 	w.gate.next, err = referee.New(newTransport(), t.Errorf)
 	require.NoError(t, err)
-	w.ob = outbox.New(w.db.Pool, nil)
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: w.db.URL, MaxConns: 10, ConnectTimeout: 10 * time.Second}, "gsync-test")
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	w.ob = outbox.New(pool, nil)
 	w.workspaces = workspace.New(w.ob)
 	w.tasks = task.New(w.ob, w.workspaces)
 	w.Service = w.newService(nc)
@@ -109,12 +113,17 @@ func (w *world) newService(nc *nats.Conn) *Service {
 	w.t.Helper()
 	keys, err := seal.ParseKeys("v1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
 	require.NoError(w.t, err)
-	return New(Config{
+	s := New(Config{
 		Outbox: w.ob, OAuth: OAuth{ClientID: "fdc-test", ClientSecret: "secret", Endpoint: w.base}, Keys: keys, Tasks: w.tasks,
 		Members: w.workspaces, Source: "/fdc/syncer", Version: "test", NATS: nc, Backoff: 5 * time.Millisecond, Transport: &w.gate,
 		Log: zerolog.New(zerolog.NewTestWriter(w.t)).Level(zerolog.WarnLevel),
 	})
+	s.eventPage = testPage
+	return s
 }
+
+// testPage is a page of events in tests: small, so that few events are many pages.
+const testPage = 50
 
 // person is a user with a workspace and a Google account.
 type person struct {
