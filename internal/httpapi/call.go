@@ -30,6 +30,7 @@ type call struct {
 	query   map[string]any // the declared parameters, parsed
 
 	failure     error  // what the handler returned
+	denied      bool   // the refusal was told
 	unrecorded  error  // why a refusal is not on record
 	status      int    // for the log; 0: what was written
 	problemType string // for the log

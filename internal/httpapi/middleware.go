@@ -102,7 +102,7 @@ func (c *call) run() (err error) {
 		return err
 	}
 	err = c.route.handle(c.api, c)
-	if fault.KindOf(err) == fault.Forbidden && c.user() != "" && c.route.path != "/api/ws" {
+	if fault.KindOf(err) == fault.Forbidden && c.user() != "" {
 		c.recordDenied(identity.DeniedRole, c.workspaceID())
 	}
 	return err

@@ -58,15 +58,19 @@ func (a *api) secure() bool {
 // then somebody's who was lured; what a stranger sends is not worth a row.
 func (c *call) refuseCrossOrigin(cause error) error {
 	refusal := fault.Wrap(cause, fault.Forbidden, "cross-origin", "This request comes from a page of another origin.")
-	if c.route.public || c.authenticate() != nil {
+	if c.user() == "" && (c.route.public || c.authenticate() != nil) {
 		return refusal
 	}
 	c.recordDenied(identity.DeniedCSRF, "")
 	return refusal
 }
 
-// recordDenied states that the user was refused, as a fact of its own.
+// recordDenied states once that the user was refused, as a fact of its own.
 func (c *call) recordDenied(reason, workspaceID string) {
+	if c.denied {
+		return
+	}
+	c.denied = true
 	meta := c.meta()
 	meta.WorkspaceID = workspaceID
 	c.record(c.api.Identity.AccessDenied(c.ctx(), meta, c.route.method, c.route.path, reason))
