@@ -118,6 +118,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
 		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
+	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
 	handler := httpapi.New(httpapi.Config{
@@ -133,6 +134,11 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return hub.Run(groupCtx) })
 	group.Go(func() error {
 		defer stopRelay()
+		select {
+		case <-hub.Ready(): // before, a socket would be refused
+		case <-groupCtx.Done():
+			return nil
+		}
 		r.Admin.Ready()
 		r.Log.Info().Str("addr", listener.Addr().String()).Msg("serving")
 		return daemon.ServeHTTP(groupCtx, httpapi.NewServer(handler, r.Log), listener, drainTime)

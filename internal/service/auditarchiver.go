@@ -28,6 +28,10 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 	defer b.close()
 	keeper := audit.NewKeeper(c.Database, r.Log, r.Admin.Metrics)
 	writer := audit.NewWriter(b.pool, r.Log, r.Admin.Metrics)
+	if err := keeper.EnsureAhead(ctx); err != nil {
+		// Neither the keeper nor the writer needs it to have worked: both try again.
+		r.Log.Warn().Err(err).Msg("audit partitions not looked after yet")
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keeper.Run(groupCtx) })
 	group.Go(func() error {

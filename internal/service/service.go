@@ -131,6 +131,7 @@ func connect(ctx context.Context, name string, c Common, r Runtime) (*backends, 
 		pool.Close()
 		return nil, err
 	}
+	r.Admin.Metrics.MustRegister(postgres.PoolMetrics(pool))
 	r.Admin.Check("postgres", pool.Ping)
 	r.Admin.Check("nats", func(context.Context) error { return connected(nc) })
 	return &backends{pool: pool, nc: nc, js: js, outbox: outbox.New(pool, nc)}, nil

@@ -89,7 +89,7 @@ func New(js jetstream.JetStream, cfg Config) *Worker {
 			Name: "dlq_total", Help: "Events set aside in DEAD.", ConstLabels: labels,
 		}),
 	}
-	cfg.Metrics.MustRegister(w.handled, w.duration, w.dead)
+	cfg.Metrics.MustRegister(w.handled, w.duration, w.dead, newLag(js, cfg.Consumer.Name))
 	return w
 }
 
