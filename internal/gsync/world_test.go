@@ -57,28 +57,35 @@ type world struct {
 	gate gate
 }
 
-// gate lets a test hold requests to Google.
+// gate lets a test stand in the way of requests to Google.
 type gate struct {
-	mu   sync.Mutex
-	hold func(*http.Request) // called before each request, nil for none
-	next http.RoundTripper
+	mu            sync.Mutex
+	first, second func(*http.Request) // called before and after each request, nil for none
+	next          http.RoundTripper
 }
 
 func (g *gate) RoundTrip(r *http.Request) (*http.Response, error) {
 	g.mu.Lock()
-	hold := g.hold
+	first, second := g.first, g.second
 	g.mu.Unlock()
-	if hold != nil {
-		hold(r)
+	if first != nil {
+		first(r)
 	}
-	return g.next.RoundTrip(r)
+	resp, err := g.next.RoundTrip(r)
+	if second != nil {
+		second(r)
+	}
+	return resp, err
 }
 
 // before calls fn before each request to Google from now on.
-func (w *world) before(fn func(*http.Request)) {
+func (w *world) before(fn func(*http.Request)) { w.around(fn, nil) }
+
+// around calls first before and second after each request to Google from now on.
+func (w *world) around(first, second func(*http.Request)) {
 	w.gate.mu.Lock()
 	defer w.gate.mu.Unlock()
-	w.gate.hold = fn
+	w.gate.first, w.gate.second = first, second
 }
 
 func newWorld(t *testing.T) *world {
