@@ -8,4 +8,6 @@ import (
 	"fdc/internal/service"
 )
 
-func main() { os.Exit(daemon.Main("cache-invalidator", os.Environ(), os.Stderr, service.CacheInvalidator)) }
+func main() {
+	os.Exit(daemon.Main("cache-invalidator", os.Environ(), os.Stderr, service.CacheInvalidator))
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -42,10 +43,7 @@ type operatorConfig struct {
 
 // operator reads the environment, or finds a running fdc dev when that says nothing of NATS and the database.
 func (c *cli) operator() (operatorConfig, error) {
-	environ := make(map[string]string, len(c.environ))
-	for name, value := range c.environ {
-		environ[name] = value
-	}
+	environ := maps.Clone(c.environ)
 	if environ["NATS_URL"] == "" && environ["DATABASE_URL"] == "" {
 		found, err := devstack.ReadAddresses(c.data)
 		if err != nil {

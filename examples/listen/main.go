@@ -52,6 +52,9 @@ func listen(ctx context.Context, base, jar, cursor, until string) error {
 		u.RawQuery = url.Values{"cursor": {cursor}}.Encode()
 	}
 	socket, response, err := websocket.DefaultDialer.DialContext(ctx, u.String(), http.Header{"Cookie": {cookie}})
+	if response != nil {
+		defer response.Body.Close() //nolint:errcheck // the end of the program
+	}
 	if err != nil {
 		if response != nil {
 			return fmt.Errorf("connect: %s", response.Status)

@@ -146,11 +146,11 @@ func (s *stack) seedBob(ctx context.Context, users *identity.Service, google *gs
 }
 
 func seeded(ctx context.Context, pool *pgxpool.Pool) (bool, error) {
-	var any bool
-	if err := pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM users)`).Scan(&any); err != nil {
+	var found bool
+	if err := pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM users)`).Scan(&found); err != nil {
 		return false, fmt.Errorf("look for seeded data: %w", err)
 	}
-	return any, nil
+	return found, nil
 }
 
 // consent walks the OAuth flow as a browser would: the emulator signs a known login hint in without a click.

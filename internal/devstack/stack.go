@@ -111,7 +111,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer broker.Stop()
-	emulator, err := googleemu.New(googleemu.Options{File: filepath.Join(o.Data, "google.json"), Log: o.Logger("google")})
+	emulator, err := googleemu.New(googleemu.Options{File: filepath.Join(o.Data, "google.json"), Log: o.Logger("google")}) //nolint:contextcheck // Close ends it
 	if err != nil {
 		return err
 	}

@@ -735,12 +735,12 @@ func TestExactlyOnce(t *testing.T) {
 			published := make(chan struct{})
 			for i, sub := range subs {
 				_, cursor := nodes[0].open(t, sub)
-				rng := rand.New(rand.NewPCG(uint64(i), 7)) //nolint:gosec // a test's choice of moments
+				rng := rand.New(rand.NewPCG(uint64(i), 7))
 				running.Go(func() { seen[i] = wander(t, nodes, sub, cursor, last[i].ID, rng) })
 			}
 			running.Go(func() {
 				defer close(published)
-				rng := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's choice of moments
+				rng := rand.New(rand.NewPCG(1, 2))
 				for n := range total {
 					var ev events.Event
 					switch k := rng.IntN(10); {

@@ -121,7 +121,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
-	handler := httpapi.New(httpapi.Config{
+	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
 		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,

@@ -44,7 +44,7 @@ func variables(t *testing.T) map[string]string {
 
 func read(t *testing.T, name string) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("..", "..", name))
+	content, err := os.ReadFile(filepath.Join("..", "..", name)) //nolint:gosec // a file of the repository
 	require.NoError(t, err)
 	return string(content)
 }

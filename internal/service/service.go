@@ -185,7 +185,7 @@ func awaitSchema(ctx context.Context, c postgres.Config, r Runtime) error {
 // orderly turns the error of a start that was interrupted by the end of ctx into an orderly end.
 func orderly(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is its purpose
 	}
 	return err
 }

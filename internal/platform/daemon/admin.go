@@ -148,7 +148,9 @@ func ServeHTTP(ctx context.Context, server *http.Server, listener net.Listener, 
 			return fmt.Errorf("shut down %s: %w", listener.Addr(), err)
 		}
 	}
-	<-ended
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+	}
 	return nil
 }
 

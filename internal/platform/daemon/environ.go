@@ -79,7 +79,7 @@ func variable(t reflect.Type, field string) string {
 // validate collects the complaints of v and of the structs in it.
 func validate(v reflect.Value) []string {
 	var problems []string
-	if checked, ok := v.Addr().Interface().(interface{ Validate() error }); ok {
+	if checked, ok := reflect.TypeAssert[interface{ Validate() error }](v.Addr()); ok {
 		if err := checked.Validate(); err != nil {
 			problems = append(problems, strings.Split(err.Error(), "\n")...)
 		}

@@ -44,14 +44,14 @@ type world struct {
 
 const aggregates = 8
 
-func newWorld(t *testing.T, url string, opts ...natstest.Option) *world {
+func newWorld(t *testing.T, url string) *world {
 	t.Helper()
 	pool, err := postgres.Open(t.Context(), config(url), "test")
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	_, err = pool.Exec(t.Context(), `CREATE TABLE aggregate (id uuid PRIMARY KEY, version bigint NOT NULL DEFAULT 0)`)
 	require.NoError(t, err)
-	w := &world{url: url, pool: pool, server: natstest.New(t, append(opts, natstest.WithTCP())...)}
+	w := &world{url: url, pool: pool, server: natstest.New(t, natstest.WithTCP())}
 	w.nc = w.connect(t)
 	w.js, err = bus.JetStream(w.nc)
 	require.NoError(t, err)
@@ -78,8 +78,8 @@ func (w *world) connect(t *testing.T) *nats.Conn {
 	return nc
 }
 
-// relay starts a relay on a connection of its own; the returned function ends it and waits.
-func (w *world) relay(t *testing.T, prepare func(*outbox.Relay)) (stop func()) {
+// relay starts a relay on a connection of its own, until the test ends.
+func (w *world) relay(t *testing.T, prepare func(*outbox.Relay)) {
 	t.Helper()
 	js, err := bus.JetStream(w.connect(t))
 	require.NoError(t, err)
@@ -90,12 +90,10 @@ func (w *world) relay(t *testing.T, prepare func(*outbox.Relay)) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- relay.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	t.Cleanup(stop)
-	return stop
 }
 
 var errChangedMind = errors.New("changed my mind")

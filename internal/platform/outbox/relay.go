@@ -194,7 +194,7 @@ func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg
 // stopped hides the errors of an orderly end.
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is its purpose
 	}
 	return err
 }

@@ -122,7 +122,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is its purpose
 	}
 	return err
 }
@@ -213,7 +213,7 @@ func (w *Worker) open(ctx context.Context, msg jetstream.Msg) *Delivery {
 	}
 	d := &Delivery{
 		msg: msg, Sequence: meta.Sequence.Stream,
-		Attempt: int(min(meta.NumDelivered, 1<<30)), //nolint:gosec // bounded on this line
+		Attempt: int(min(meta.NumDelivered, 1<<30)),
 	}
 	if d.Attempt > w.cfg.Consumer.MaxAttempts {
 		w.settle(ctx, d, Discard(fmt.Errorf("%d deliveries ended without an answer", d.Attempt-1)))
