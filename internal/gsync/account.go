@@ -87,23 +87,17 @@ func labels(scopes []string) []string {
 	return scopes[:min(len(scopes), 100)]
 }
 
-// Disconnect revokes the user's tokens at Google, erases them and cancels the user's jobs. What was synced stays, as do
-// the links, so that a later Connect goes on where this one ended. A Google that can't be reached doesn't keep a user
-// connected: the tokens are erased all the same.
+// Disconnect erases the user's tokens, cancels the user's jobs and revokes the tokens at Google. What was synced stays, as
+// do the links, so that a later Connect goes on where this one ended. A Google that can't be reached doesn't keep a user
+// connected.
 func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID string) error {
-	a, err := s.account(ctx, s.ob.Pool(), userID)
-	if err != nil {
-		return postgres.Fault(err)
-	}
-	if a.State == StateDisconnected {
-		return nil
-	}
-	s.revokeAll(ctx, a)
-	return s.ob.Tx(ctx, func(tx pgx.Tx) error {
+	var before account
+	err := s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		a, err := lockAccount(ctx, tx, userID)
 		if err != nil || a.State == StateDisconnected {
 			return err
 		}
+		before = a
 		a.State, a.AccessToken, a.RefreshToken, a.AccessExpiresAt = StateDisconnected, nil, nil, nil
 		a.Scopes = []string{}
 		version, err := saveAccount(ctx, tx, a)
@@ -117,6 +111,12 @@ func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID strin
 			UserID: userID, Version: version, Reason: "user",
 		}))
 	})
+	if err != nil {
+		return err
+	}
+	// Only now: to a job that still runs, a revoked token would look as if the user had done it at Google.
+	s.revokeAll(ctx, before)
+	return nil
 }
 
 func (s *Service) revokeAll(ctx context.Context, a account) {

@@ -321,12 +321,16 @@ const settleTimeout = 10 * time.Second
 func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome string) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	_, google := errors.AsType[*failure](err)
 	switch {
 	case err == nil:
 		return "completed"
 	case errors.Is(err, errLeaseLost):
 		return "lost"
+	case s.isCancelled(ctx, c):
+		err = errCancelled // whatever else went wrong on the way
+	}
+	_, google := errors.AsType[*failure](err)
+	switch {
 	case errors.Is(err, errCancelled):
 		outcome, err = "cancelled", s.endCancelled(ctx, c)
 	case errors.Is(err, errStopping), !google && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
@@ -345,6 +349,13 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 		s.log.Error().Err(err).Str("job_id", c.ID).Msg("could not write down how a sync attempt ended; its lease runs out")
 	}
 	return outcome
+}
+
+// isCancelled reports whether the job's user wants it cancelled; not when nobody can say.
+func (s *Service) isCancelled(ctx context.Context, c claimed) bool {
+	var cancelled bool
+	err := s.ob.Pool().QueryRow(ctx, `SELECT cancel_requested FROM sync_jobs WHERE id = $1`, c.ID).Scan(&cancelled)
+	return err == nil && cancelled
 }
 
 // release gives the job back to the queue, to start not before the pause is over. When another of the user's jobs is

@@ -200,6 +200,21 @@ func TestCancelBetweenPages(t *testing.T) {
 	p.sameEvents(march, may)
 }
 
+func TestDisconnectEndsWhatRuns(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	reached, release := w.holding("/lists/", 2)
+	w.run(w.Service, RunnerConfig{})
+	job := p.request("")
+	<-reached
+	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
+	release()
+	require.Equal(t, StatusCancelled, p.ended(job.ID).Status)
+	require.Zero(t, w.count(p.id, "google.reauth_required"))
+	require.Equal(t, 1, w.count(p.id, "sync.cancelled"))
+}
+
 func TestStoppingGivesTheJobBack(t *testing.T) {
 	t.Parallel()
 	for _, another := range []bool{false, true} {
