@@ -174,9 +174,10 @@ func openLoop(ctx context.Context, perSecond int, length time.Duration, do func(
 	var mu sync.Mutex
 	var errs []error
 	start := time.Now()
-	for n := 0; n < int(length.Seconds()*float64(perSecond)); {
+	due := func(elapsed time.Duration) int { return int(elapsed.Seconds() * float64(perSecond)) }
+	for n := 0; n < due(length); {
 		// A ticker drops ticks when we are late; what is due by now is made up for.
-		for ; n <= int(time.Since(start).Seconds()*float64(perSecond)); n++ {
+		for ; n < min(due(time.Since(start))+1, due(length)); n++ {
 			calls.Go(func() {
 				if err := do(ctx); err != nil {
 					mu.Lock()
