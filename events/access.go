@@ -2,7 +2,7 @@ package events
 
 // AuthLoginFailed is the data of auth.login_failed. It stands alone.
 type AuthLoginFailed struct {
-	Reason string `json:"reason"          rule:"word"  values:"consent_denied|state_mismatch|code_refused|email_unverified|account_disabled" doc:"Why it was refused."`
+	Reason string `json:"reason"          rule:"word"  values:"consent_denied|state_mismatch|code_refused|email_unverified|account_disabled|email_taken" doc:"Why it was refused."`
 	Email  string `json:"email,omitempty" rule:"email" doc:"Who tried, masked, where known."`
 }
 

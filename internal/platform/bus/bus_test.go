@@ -1,0 +1,191 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/platform/bus"
+)
+
+const patience = 30 * time.Second
+
+func as(t *testing.T, s *embednats.Server, user string) jetstream.JetStream {
+	t.Helper()
+	js, err := bus.JetStream(natstest.Connect(t, s, user))
+	require.NoError(t, err)
+	return js
+}
+
+// Only provision makes, changes or purges streams and consumers; a service reaches no other's consumer, acknowledgements,
+// dead letters or replies.
+func TestUsersMayDoWhatTheyDo(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	services := []string{"api", bus.Syncer, bus.CacheInvalidator, bus.AuditArchiver}
+	for _, user := range append(services, "ops") {
+		t.Run(user, func(t *testing.T) {
+			t.Parallel()
+			var denied atomic.Int32
+			nc, err := s.Connect(user, nats.CustomInboxPrefix(bus.InboxPrefix(user)), nats.ErrorHandler(
+				func(_ *nats.Conn, _ *nats.Subscription, err error) {
+					if errors.Is(err, nats.ErrPermissionViolation) {
+						denied.Add(1)
+					}
+				}))
+			require.NoError(t, err)
+			t.Cleanup(nc.Close)
+			forbidden := []string{
+				"$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.EVENTS",
+				"$JS.API.STREAM.MSG.DELETE.EVENTS", "$JS.API.STREAM.PURGE.KV_sessions", "$JS.API.CONSUMER.PAUSE.EVENTS.audit-archiver",
+			}
+			for _, other := range services[1:] {
+				if other == user {
+					continue
+				}
+				forbidden = append(forbidden, "$JS.API.CONSUMER.DELETE.EVENTS."+other, "$JS.API.CONSUMER.MSG.NEXT.EVENTS."+other,
+					"$JS.API.CONSUMER.CREATE.EVENTS."+other+".evt.>", "$JS.ACK.EVENTS."+other+".1.1.1.1.1", "dead."+other+".evt.x")
+			}
+			if user != "api" && user != "ops" {
+				forbidden = append(forbidden, "evt.task.created.v1.x", "$JS.API.CONSUMER.CREATE.EVENTS.mine.evt.>")
+			}
+			if user == "ops" || user == bus.Syncer || user == bus.AuditArchiver {
+				forbidden = append(forbidden, "$KV.sessions.x")
+			}
+			for _, subject := range forbidden {
+				before := denied.Load()
+				require.NoError(t, nc.Publish(subject, []byte("{}")))
+				require.NoError(t, nc.Flush())
+				require.Eventually(t, func() bool { return denied.Load() > before }, patience, time.Millisecond, "%s may publish %s", user, subject)
+			}
+			if user != "ops" {
+				before := denied.Load()
+				_, err := nc.Subscribe("_INBOX_provision.>", func(*nats.Msg) {})
+				require.NoError(t, err)
+				require.NoError(t, nc.Flush())
+				require.Eventually(t, func() bool { return denied.Load() > before }, patience, time.Millisecond, "%s may read others' replies", user)
+			}
+		})
+	}
+}
+
+// A service that starts first waits, says for what, and goes on when it is there.
+func TestBindWaits(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.WithTCP())
+	js := as(t, s, bus.CacheInvalidator)
+	waiting := make(chan string, 100)
+	bound := make(chan error, 1)
+	go func() {
+		_, err := bus.BindConsumer(t.Context(), js, bus.CacheInvalidator, func(what string) { waiting <- what })
+		if err == nil {
+			_, err = bus.BindBucket(t.Context(), js, bus.Sessions, func(what string) { waiting <- what })
+		}
+		bound <- err
+	}()
+	require.Contains(t, <-waiting, "consumer cache-invalidator")
+	provision := as(t, s, "provision")
+	require.NoError(t, bus.Provision(t.Context(), provision, 1))
+	require.NoError(t, <-bound)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := bus.BindStream(ctx, js, "NOTHING", nil)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Three replicas on a cluster of three, and the stream answers when one of them is gone.
+func TestThreeReplicas(t *testing.T) {
+	t.Parallel()
+	servers := cluster(t, 3)
+	nc, err := nats.Connect(servers[0].ClientURL()+","+servers[1].ClientURL()+","+servers[2].ClientURL(), nats.MaxReconnects(-1))
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return bus.Provision(t.Context(), js, 3) == nil }, patience, 100*time.Millisecond)
+	require.NoError(t, bus.Provision(t.Context(), js, 3), "a second time")
+	for _, config := range append(bus.Streams(3), bus.Buckets(3)...) {
+		stream, err := js.Stream(t.Context(), config.Name)
+		require.NoError(t, err)
+		require.Equal(t, 3, stream.CachedInfo().Config.Replicas, config.Name)
+	}
+	for _, declared := range bus.Consumers() {
+		consumer, err := js.Consumer(t.Context(), bus.Events, declared.Name)
+		require.NoError(t, err)
+		require.Equal(t, 3, consumer.CachedInfo().Config.Replicas, declared.Name)
+	}
+	servers[2].Shutdown()
+	require.Eventually(t, func() bool {
+		_, err := js.Publish(t.Context(), "evt.probe", nil)
+		return err == nil
+	}, patience, 100*time.Millisecond, "two of three take no message")
+}
+
+func cluster(t *testing.T, size int) []*server.Server {
+	t.Helper()
+	var routes []*url.URL
+	var ports []int
+	for range size {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		routes = append(routes, &url.URL{Scheme: "nats-route", Host: l.Addr().String()})
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // it listens on TCP
+		require.NoError(t, l.Close())
+	}
+	var servers []*server.Server
+	for n, port := range ports {
+		s, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprintf("n%d", n), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
+			JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 64 << 30, JetStreamMaxMemory: 1 << 30,
+			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}, Routes: routes,
+		})
+		require.NoError(t, err)
+		s.Start()
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		servers = append(servers, s)
+	}
+	for _, s := range servers {
+		require.True(t, s.ReadyForConnections(patience))
+	}
+	return servers
+}
+
+func TestConfigNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	fine := bus.Config{URL: "nats://127.0.0.1:4222, tls://b:4222", Replicas: 3}
+	require.NoError(t, fine.Validate())
+	for want, c := range map[string]bus.Config{
+		"NATS_URL":      {URL: "127.0.0.1:4222", Replicas: 1},
+		"NATS_CREDS":    {URL: fine.URL, Replicas: 1, Creds: "/nowhere/creds"},
+		"NATS_REPLICAS": {URL: fine.URL, Replicas: 2},
+	} {
+		require.ErrorContains(t, c.Validate(), want)
+	}
+}
+
+// A connection that is made before its server exists works once it does.
+func TestConnectBeforeTheServer(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.WithTCP())
+	s.Stop()
+	nc, err := bus.Connect(bus.Config{URL: s.URL("ops")}, "ops", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	require.Error(t, nc.Publish("evt.x", nil), "nothing is kept for a server that is away")
+	require.NoError(t, s.Restart(t.Context()))
+	require.Eventually(t, nc.IsConnected, patience, 5*time.Millisecond)
+}
