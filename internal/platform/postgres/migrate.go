@@ -96,6 +96,10 @@ func supported(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return fmt.Errorf("ask for the server's version: %w", err)
 	}
+	return recent(number, name)
+}
+
+func recent(number int, name string) error {
 	if number < MinServerVersion {
 		return fmt.Errorf("%w: it is %s, FDC needs %d or newer", ErrServerTooOld, name, MinServerVersion/10_000)
 	}

@@ -59,6 +59,9 @@ func (c Config) Direct() string {
 	return c.URL
 }
 
+// pooled reports whether URL may lead to a transaction pooler: whoever has one names the direct way past it.
+func (c Config) pooled() bool { return c.Direct() != c.URL }
+
 // Querier is what a pool, a connection and a transaction share.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -77,8 +80,10 @@ func Open(ctx context.Context, c Config, application string) (*pgxpool.Pool, err
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.HealthCheckPeriod = 15 * time.Second
 	pc.ConnConfig.ConnectTimeout = c.ConnectTimeout
-	// Keyed by description and cached on the client only: works behind a transaction pooler.
-	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	if c.pooled() {
+		// What is prepared on one server connection is unknown on the next; only descriptions are kept, by the client.
+		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	}
 	pc.ConnConfig.RuntimeParams["application_name"] = application
 	// A startup parameter would be refused by a pooler; all users of its server connections want the same.
 	limit := fmt.Sprintf("SET statement_timeout = %d", c.QueryTimeout.Milliseconds())
