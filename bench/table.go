@@ -103,7 +103,11 @@ func (r *report) print(w io.Writer) error {
 	}
 	fmt.Fprintf(&text, "%s, %d cores (%s), %s, PostgreSQL %s, nats-server %s, %s, an fsync takes %s;\n",
 		m.Time.Format(time.DateOnly), m.Cores, m.CPU, m.Go, m.Postgres, m.NATS, redis, m.Fsync.Round(time.Microsecond))
-	fmt.Fprintf(&text, "medians of %d runs of %g s, in brackets the lowest and the highest ratio\n\n", r.Settings.Runs, r.Settings.Seconds)
+	runs := 0
+	for _, row := range r.Rows {
+		runs = max(runs, len(row.OurRuns))
+	}
+	fmt.Fprintf(&text, "runs: %d of %g s; medians, in brackets the lowest and the highest ratio\n\n", runs, r.Settings.Seconds)
 
 	table := [][]string{{"case", "ours", "baseline", "ratio", "target"}}
 	for _, row := range r.Rows {
