@@ -62,6 +62,9 @@ func TestUsersMayDoWhatTheyDo(t *testing.T) {
 			if user != "api" && user != "ops" {
 				forbidden = append(forbidden, "evt.task.created.v1.x", "$JS.API.CONSUMER.CREATE.EVENTS.mine.evt.>")
 			}
+			if user != "api" {
+				forbidden = append(forbidden, "RL.default.x.1")
+			}
 			if user == "ops" || user == bus.Syncer || user == bus.AuditArchiver {
 				forbidden = append(forbidden, "$KV.sessions.x")
 			}

@@ -10,7 +10,12 @@ import (
 const (
 	Events = "EVENTS"
 	Dead   = "DEAD"
+	// RateLimits holds the counters of platform/ratelimit.
+	RateLimits = "RATELIMIT"
 )
+
+// RateLimitSubject is the first token of the counters' subjects: RL.<key>.<hash of whom it counts>.<minute>.
+const RateLimitSubject = "RL"
 
 // Core NATS subjects; nothing stores them.
 const (
@@ -53,6 +58,21 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			Discard:     jetstream.DiscardNew,
 			Duplicates:  DeadDedupeWindow,
 			AllowDirect: true,
+		},
+		{
+			Name:        RateLimits,
+			Description: "Requests per key, subject and minute, as counters",
+			Subjects:    []string{RateLimitSubject + ".>"},
+			// Nothing is lost with them but a minute's count; a durable increment would cost an fsync each.
+			Storage:           jetstream.MemoryStorage,
+			Replicas:          replicas,
+			MaxMsgsPerSubject: 1,
+			MaxAge:            3 * time.Minute, // two windows matter
+			MaxBytes:          64 << 20,
+			MaxMsgSize:        1 << 10,
+			Discard:           jetstream.DiscardOld, // counters allow no other
+			AllowMsgCounter:   true,
+			AllowDirect:       true,
 		},
 	}
 }
