@@ -10,6 +10,7 @@ import (
 	"fdc/internal/devstack"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/telemetry"
+	"fdc/internal/service"
 )
 
 func (c *cli) dev() *cobra.Command {
@@ -29,6 +30,9 @@ func (c *cli) dev() *cobra.Command {
 			}
 			if err := config.Validate(); err != nil {
 				return &daemon.UsageError{Err: fmt.Errorf("--log-format, LOG_LEVEL: %w", err)}
+			}
+			if !(o.RateLimitFactor > 0) || o.RateLimitFactor > service.MaxRateFactor {
+				return &daemon.UsageError{Err: fmt.Errorf("--rate-limit-factor: want a number above 0, at most %g", float64(service.MaxRateFactor))}
 			}
 			o.Data, o.PGBin = c.data, c.environ["FDC_PG_BIN"]
 			o.Logger = func(service string) zerolog.Logger { return telemetry.Logger(config, c.stderr, service) }
@@ -51,6 +55,7 @@ func (c *cli) dev() *cobra.Command {
 	flags.StringVar(&o.Metrics, "metrics", "127.0.0.1:9090", "where /metrics, /healthz and /readyz are served, `HOST:PORT`")
 	flags.BoolVar(&o.Ephemeral, "ephemeral", false, "keep the data in a temporary directory, removed at exit")
 	flags.BoolVar(&o.NoSeed, "no-seed", false, "start without demo data")
+	flags.Float64Var(&o.RateLimitFactor, "rate-limit-factor", 1, "multiply every rate limit by `N`")
 	flags.StringVar(&format, "log-format", "console", "`console` or json")
 	return command
 }

@@ -264,6 +264,7 @@ func TestWrongUsage(t *testing.T) {
 		"unknown flag":    {"dev", "--frobnicate"},
 		"extra argument":  {"status", "now"},
 		"bad log format":  {"dev", "--log-format", "xml"},
+		"bad rate factor": {"dev", "--rate-limit-factor", "0"},
 		"bad seed":        {"google-emulator", "--seed", "everything"},
 		"no environment":  {"migrate"},
 	} {

@@ -30,10 +30,11 @@ import (
 type Options struct {
 	HTTP, NATS, Google, Metrics string
 
-	Data      string // where everything is kept
-	Ephemeral bool   // keep it in a temporary directory, removed at the end
-	NoSeed    bool   // no demo data
-	PGBin     string // the folder of PostgreSQL's binaries; "" searches
+	Data            string  // where everything is kept
+	Ephemeral       bool    // keep it in a temporary directory, removed at the end
+	NoSeed          bool    // no demo data
+	RateLimitFactor float64 // multiplies the API's rate limits; 1 when zero
+	PGBin           string  // the folder of PostgreSQL's binaries; "" searches
 
 	Logger   func(service string) zerolog.Logger
 	Progress func(string)          // told what takes long
@@ -189,7 +190,7 @@ func (s *stack) run(ctx context.Context, admin *daemon.Admin, httpListener net.L
 	start("api", func(ctx context.Context, r service.Runtime) error {
 		return service.RunAPI(ctx, service.APIConfig{
 			Common: s.common("api"), Google: s.oauth(), Keys: keys, PublicURL: service.PublicURL{URL: public}, SyncAsync: true,
-			Listener: httpListener,
+			RateLimitFactor: service.RateFactor(s.RateLimitFactor), Listener: httpListener,
 		}, r)
 	})
 	start(bus.Syncer, func(ctx context.Context, r service.Runtime) error {

@@ -16,6 +16,7 @@
 //
 //   - It runs under a deadline (30 s) unless its route is a stream.
 //   - The session is authenticated where the route needs one; an unsafe request is not from another origin.
+//   - The user, or the client's address before sign-in, is within the rate limit of the route (limits.go).
 //   - Path ids are UUIDs and declared query parameters have their types.
 //   - A JSON body is within the route's limit and reads the same everywhere (RFC 7493: UTF-8, no repeated names, no
 //     unpaired surrogates); moreover it has no U+0000 (Postgres has none) and is at most 1000 levels deep.

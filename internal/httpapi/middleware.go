@@ -83,15 +83,21 @@ func (c *call) run() (err error) {
 			err = &panicked{value: p, stack: debug.Stack()}
 		}
 	}()
+	var crossOrigin, unauthenticated error
 	if c.route.unsafe() {
-		if err := c.api.crossOrigin.Check(c.request()); err != nil {
-			return c.refuseCrossOrigin(err)
-		}
+		crossOrigin = c.api.crossOrigin.Check(c.request())
 	}
 	if !c.route.public {
-		if err := c.authenticate(); err != nil {
-			return err
-		}
+		unauthenticated = c.authenticate()
+	}
+	if err := c.charge(unauthenticated); err != nil {
+		return err
+	}
+	if crossOrigin != nil {
+		return c.refuseCrossOrigin(crossOrigin)
+	}
+	if unauthenticated != nil {
+		return unauthenticated
 	}
 	for _, p := range c.gin.Params {
 		if id := p.Key == "id" || strings.HasSuffix(p.Key, "Id"); id && !events.ValidID(p.Value) {

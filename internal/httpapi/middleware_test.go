@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
@@ -27,6 +28,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"fdc/internal/platform/fault"
+	"fdc/internal/platform/ratelimit"
 )
 
 // bareAPI is an api without features, for routes made up by a test.
@@ -34,8 +36,14 @@ func bareAPI(t *testing.T, log io.Writer) (*api, *prometheus.Registry) {
 	t.Helper()
 	metrics := prometheus.NewRegistry()
 	return newAPI(Config{
-		PublicURL: &url.URL{Scheme: "https", Host: "fdc.example"}, Log: zerolog.New(log), Metrics: metrics,
+		PublicURL: &url.URL{Scheme: "https", Host: "fdc.example"}, Log: zerolog.New(log), Metrics: metrics, Limiter: bareLimiter(metrics),
+		RateLimitFactor: 1e6,
 	}), metrics
+}
+
+// bareLimiter counts by itself: its connection was never opened.
+func bareLimiter(metrics prometheus.Registerer) *ratelimit.Limiter {
+	return ratelimit.New(ratelimit.Config{NC: new(nats.Conn), Log: zerolog.Nop(), Metrics: metrics})
 }
 
 func made(handle func(*api, *call) error) route {
@@ -339,7 +347,11 @@ func TestSpanGoesOnWithTheCallersTrace(t *testing.T) {
 }
 
 func BenchmarkRequest(b *testing.B) {
-	a := newAPI(Config{PublicURL: &url.URL{Scheme: "http", Host: "127.0.0.1"}, Log: zerolog.New(io.Discard), Metrics: prometheus.NewRegistry()})
+	metrics := prometheus.NewRegistry()
+	a := newAPI(Config{
+		PublicURL: &url.URL{Scheme: "http", Host: "127.0.0.1"}, Log: zerolog.New(io.Discard), Metrics: metrics,
+		Limiter: bareLimiter(metrics), RateLimitFactor: 1e6,
+	})
 	h := a.router(routes())
 	r := httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/api/health", nil)
 	b.ReportAllocs()

@@ -154,10 +154,14 @@ func (r *route) operation(types typeSchemas) operation {
 		if a.dto != nil {
 			s = types.of(a.dto)
 		}
-		op.respond(a.status, a.doc, a.media, s, a.headers)
+		op.respond(a.status, a.doc, a.media, s, append(r.limitHeaders(), a.headers...))
 	}
 	for _, status := range r.problems() {
-		op.respond(status, http.StatusText(status)+".", problemMedia, types.of(reflect.TypeFor[Problem]()), nil)
+		var headers []string
+		if status == http.StatusTooManyRequests {
+			headers = append(r.limitHeaders(), "Retry-After")
+		}
+		op.respond(status, http.StatusText(status)+".", problemMedia, types.of(reflect.TypeFor[Problem]()), headers)
 	}
 	return op
 }
@@ -191,6 +195,9 @@ func (r *route) problems() []int {
 	statuses := append([]int{http.StatusInternalServerError, http.StatusServiceUnavailable}, r.faults...)
 	if !r.public {
 		statuses = append(statuses, http.StatusUnauthorized)
+	}
+	if r.limitKey() != "" {
+		statuses = append(statuses, http.StatusTooManyRequests)
 	}
 	if r.unsafe() {
 		statuses = append(statuses, http.StatusForbidden) // from another origin

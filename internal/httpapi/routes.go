@@ -24,6 +24,8 @@ type route struct {
 	answers []answer // the good ones
 	faults  []int    // statuses of problems beyond those that follow from the fields above
 	handle  func(*api, *call) error
+
+	budget *budget // its rate limit, set by the router from limits.go; nil: none
 }
 
 // header is a request header.

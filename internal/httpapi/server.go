@@ -17,13 +17,14 @@ import (
 	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
+	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
 	"fdc/internal/task"
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but TrustedProxies and Checks.
+// Config is what the API needs. Everything is required but TrustedProxies, RateLimitFactor and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -31,10 +32,13 @@ type Config struct {
 	Google     *gsync.Service
 	Push       *push.Hub
 	Keys       *seal.Keys // for the cookie of a sign-in under way
+	Limiter    *ratelimit.Limiter
 
 	PublicURL      *url.URL // scheme and host as browsers see them
 	TrustedProxies []netip.Prefix
 	SyncAsync      bool // false: POST /api/google/sync runs the sync before it answers
+
+	RateLimitFactor float64 // multiplies every rate limit; 1 when zero
 
 	// Checks asks every dependency and returns what each one answered, nil for well.
 	Checks  func(context.Context) map[string]error
@@ -49,7 +53,8 @@ type api struct {
 	crossOrigin *http.CrossOriginProtection
 	requests    *prometheus.HistogramVec
 	tracer      trace.Tracer
-	document    []byte // openapi.json
+	budgets     map[string]*budget // by key
+	document    []byte             // openapi.json
 }
 
 // New returns the handler of everything under /api. It registers its metrics and panics where the program contradicts
@@ -65,6 +70,7 @@ func newAPI(cfg Config) *api {
 			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
 		}, []string{"route", "method", "status"}),
 		tracer:      otel.Tracer("fdc/internal/httpapi"),
+		budgets:     newBudgets(cfg.RateLimitFactor),
 		crossOrigin: http.NewCrossOriginProtection(),
 	}
 	cfg.Metrics.MustRegister(a.requests)
@@ -92,6 +98,7 @@ func (a *api) router(table []route) http.Handler {
 	engine.RedirectTrailingSlash = false
 	for i := range table {
 		r := &table[i]
+		r.budget = a.budgets[r.limitKey()]
 		engine.Handle(r.method, r.ginPath(), a.serve(r))
 		if r.method == http.MethodGet && !r.stream {
 			engine.Handle(http.MethodHead, r.ginPath(), a.serve(r)) // net/http leaves the body out

@@ -58,7 +58,7 @@ func (a *api) secure() bool {
 // then somebody's who was lured; what a stranger sends is not worth a row.
 func (c *call) refuseCrossOrigin(cause error) error {
 	refusal := fault.Wrap(cause, fault.Forbidden, "cross-origin", "This request comes from a page of another origin.")
-	if c.user() == "" && (c.route.public || c.authenticate() != nil) {
+	if c.user() == "" {
 		return refusal
 	}
 	c.recordDenied(identity.DeniedCSRF, "")

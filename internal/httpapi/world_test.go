@@ -34,6 +34,7 @@ import (
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
 	"fdc/internal/task"
@@ -92,6 +93,9 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 	tasks := task.New(ob, workspaces)
 	hub := push.New(js, nc, quiet, w.metrics)
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
+	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {
+		return time.Date(2026, time.March, 1, 12, 0, 20, 0, time.UTC) // no test meets a minute's edge
+	}})
 	api := httptest.NewUnstartedServer(nil)
 	config := httpapi.Config{
 		Identity: identity.New(ob, workspaces), Workspaces: workspaces, Tasks: tasks,
@@ -99,7 +103,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 			Outbox: ob, Keys: keys, Tasks: tasks, Members: workspaces, Log: quiet, Source: "/fdc/api",
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
 		}),
-		Push: hub, Keys: keys, SyncAsync: true,
+		Push: hub, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
 		Log:       zerolog.New(w.log), Metrics: w.metrics,
 	}
@@ -112,7 +116,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{hub.Run, relay.Run} {
+	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Errorf("run: %v", err)

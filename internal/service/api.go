@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
 	"fdc/internal/task"
@@ -34,6 +36,8 @@ type APIConfig struct {
 	PublicURL      PublicURL    `env:"PUBLIC_URL" envDefault:"http://127.0.0.1:8080"`
 	TrustedProxies ProxyNetwork `env:"TRUSTED_PROXIES"`
 	SyncAsync      bool         `env:"SYNC_ASYNC_MODE" envDefault:"true"`
+
+	RateLimitFactor RateFactor `env:"RATE_LIMIT_FACTOR" envDefault:"1"`
 
 	// Listener replaces HTTPAddr when the caller has opened it already.
 	Listener net.Listener `env:"-"`
@@ -86,6 +90,22 @@ func (n *ProxyNetwork) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// RateFactor multiplies every rate limit. Zero is 1: that of a config made in code that doesn't care.
+type RateFactor float64
+
+// UnmarshalText reads a number above 0.
+func (f *RateFactor) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !(n > 0) || n > MaxRateFactor {
+		return fmt.Errorf("want a number above 0, at most %g", float64(MaxRateFactor))
+	}
+	*f = RateFactor(n)
+	return nil
+}
+
+// MaxRateFactor keeps the counts far from overflowing; it is as good as no limit.
+const MaxRateFactor = 1e6
+
 // API runs the service from the environment.
 var API = standalone("api", RunAPI)
 
@@ -108,8 +128,10 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		return orderly(ctx, err)
 	}
 	defer b.close()
-	if _, err := bus.BindStream(ctx, b.js, bus.Events, r.waiting); err != nil {
-		return orderly(ctx, err)
+	for _, stream := range []string{bus.Events, bus.RateLimits} {
+		if _, err := bus.BindStream(ctx, b.js, stream, r.waiting); err != nil {
+			return orderly(ctx, err)
+		}
 	}
 
 	workspaces := workspace.New(b.outbox)
@@ -121,16 +143,19 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
+	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
 		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
+		Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 
-	// The relay outlives the last request, whose event it publishes.
+	// The relay and the limiter outlive the last request, which they publish and count.
 	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return relay.Run(relayCtx) })
+	group.Go(func() error { return limiter.Run(relayCtx) })
 	group.Go(func() error { return hub.Run(groupCtx) })
 	group.Go(func() error {
 		defer stopRelay()

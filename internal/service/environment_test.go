@@ -97,14 +97,14 @@ func TestAServiceNamesEveryBadVariable(t *testing.T) {
 	cmd := exec.Command(filepath.Join(dir, "api")) //nolint:gosec,noctx // built above
 	cmd.Env = []string{
 		"DATABASE_MAX_CONNS=many", "DATABASE_QUERY_TIMEOUT=soon", "NATS_URL=hunter2", "NATS_REPLICAS=2", "PUBLIC_URL=ftp://x",
-		"MASTER_ENCRYPTION_KEYS=hunter2", "LOG_LEVEL=loud", "TRUSTED_PROXIES=everyone", "SYNC_ASYNC_MODE=perhaps", "GOOGLE_CLIENT_ID=",
+		"MASTER_ENCRYPTION_KEYS=hunter2", "LOG_LEVEL=loud", "TRUSTED_PROXIES=everyone", "SYNC_ASYNC_MODE=perhaps", "RATE_LIMIT_FACTOR=0", "GOOGLE_CLIENT_ID=",
 	}
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
 	require.Equal(t, daemon.ExitUsage, cmd.ProcessState.ExitCode(), "%s", out)
 	for _, name := range []string{
 		"DATABASE_URL", "DATABASE_MAX_CONNS", "DATABASE_QUERY_TIMEOUT", "NATS_URL", "NATS_REPLICAS", "PUBLIC_URL", "MASTER_ENCRYPTION_KEYS",
-		"LOG_LEVEL", "TRUSTED_PROXIES", "SYNC_ASYNC_MODE", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
+		"LOG_LEVEL", "TRUSTED_PROXIES", "RATE_LIMIT_FACTOR", "SYNC_ASYNC_MODE", "GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET",
 	} {
 		require.Equal(t, 1, strings.Count(string(out), "\n  "+name+":"), "%s in:\n%s", name, out)
 	}
