@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"math"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -117,11 +116,11 @@ func (c *call) take(ctx context.Context, b *budget, subject string) error {
 	d := c.api.Limiter.Allow(ctx, b.policy, subject)
 	seconds := min(max(1, int64(math.Ceil(d.Reset.Seconds()))), int64(ratelimit.Window/time.Second))
 	h := c.gin.Writer.Header()
-	h[http.CanonicalHeaderKey(headerPolicy)] = b.header
+	h[headerPolicy] = b.header // as the draft spells it, not as Go would
 	value := append(make([]byte, 0, len(b.prefix)+24), b.prefix...)
 	value = strconv.AppendInt(value, d.Remaining, 10)
 	value = strconv.AppendInt(append(value, ";t="...), seconds, 10)
-	h[http.CanonicalHeaderKey(headerLimit)] = []string{string(value)}
+	h[headerLimit] = []string{string(value)}
 	if d.Allowed {
 		return nil
 	}
