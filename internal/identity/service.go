@@ -275,6 +275,47 @@ func (s *Service) RevokeOthers(ctx context.Context, meta events.Meta, userID, ex
 	})
 }
 
+// RevokeAll ends all sessions of a user, as an operator does, and returns their ids.
+func (s *Service) RevokeAll(ctx context.Context, meta events.Meta, userID string) ([]string, error) {
+	ids := []string{}
+	err := s.end(ctx, meta, events.RevokedByUser, func(tx pgx.Tx) ([]ended, error) {
+		list, err := revokeOthers(ctx, tx, userID, nil)
+		ids = ids[:0]
+		for _, e := range list {
+			ids = append(ids, e.ID)
+		}
+		return list, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
+
+// UserByEmail finds a user by the address, whatever its case; fault.NotFound when there is none.
+func (s *Service) UserByEmail(ctx context.Context, email string) (User, error) {
+	return s.findUser(ctx, `lower(email) = lower($1)`, email, "user")
+}
+
+// SessionUser finds whose a session is that has neither expired nor been revoked; fault.NotFound when there is none.
+func (s *Service) SessionUser(ctx context.Context, sessionID string) (User, error) {
+	if !events.ValidID(sessionID) {
+		return User{}, fault.Missing("session")
+	}
+	return s.findUser(ctx, `id = (SELECT user_id FROM sessions WHERE id = $1 AND revoked_at IS NULL AND expires_at > now())`, sessionID, "session")
+}
+
+func (s *Service) findUser(ctx context.Context, where, value, what string) (User, error) {
+	a, err := findAccount(ctx, s.outbox.Pool(), where, value)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return User{}, fault.Missing(what)
+	}
+	if err != nil {
+		return User{}, fmt.Errorf("find user by %s: %w", what, postgres.Fault(err))
+	}
+	return a.User, nil
+}
+
 // end revokes in a transaction and tells it, session by session.
 func (s *Service) end(ctx context.Context, meta events.Meta, reason string, revoke func(pgx.Tx) ([]ended, error)) error {
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {

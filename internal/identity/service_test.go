@@ -657,3 +657,46 @@ func (brokenMaker) CreateTx(context.Context, pgx.Tx, events.Meta, string, string
 func (brokenMaker) JoinTx(context.Context, pgx.Tx, events.Meta, string, string) error {
 	return errBroken
 }
+
+func TestOperatorsFindAndEndSessions(t *testing.T) {
+	t.Parallel()
+	d := open(t)
+	token, first := d.signIn(t, person("alice"))
+	_, second := d.signIn(t, person("alice"))
+	_, other := d.signIn(t, person("bob"))
+	d.told(t)
+
+	user, err := d.UserByEmail(t.Context(), "Alice@Example.COM")
+	require.NoError(t, err)
+	require.Equal(t, first.User, user)
+	_, err = d.UserByEmail(t.Context(), "nobody@example.com")
+	requireKind(t, fault.NotFound, err)
+	user, err = d.SessionUser(t.Context(), second.ID)
+	require.NoError(t, err)
+	require.Equal(t, first.User, user)
+	for _, id := range []string{events.NewID(), "x", ""} {
+		_, err = d.SessionUser(t.Context(), id)
+		requireKind(t, fault.NotFound, err)
+	}
+
+	operator := events.Meta{Source: "/fdc/cli", ActorID: events.OperatorActor}
+	ids, err := d.RevokeAll(t.Context(), operator, user.ID)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{first.ID, second.ID}, ids)
+	for _, ev := range d.told(t) {
+		require.Equal(t, events.RevokedByUser, ev.Data.(events.SessionRevoked).Reason) //nolint:forcetypeassert // nothing else happened
+		require.Equal(t, events.OperatorActor, ev.ActorID)
+		require.Equal(t, user.ID, ev.UserID)
+	}
+	_, err = d.Authenticate(t.Context(), token.Reveal())
+	requireKind(t, fault.Unauthenticated, err)
+	_, err = d.SessionUser(t.Context(), first.ID)
+	requireKind(t, fault.NotFound, err)
+	_, err = d.SessionUser(t.Context(), other.ID)
+	require.NoError(t, err, "others' sessions stay")
+
+	ids, err = d.RevokeAll(t.Context(), operator, user.ID)
+	require.NoError(t, err)
+	require.Empty(t, ids)
+	d.requireTold(t)
+}

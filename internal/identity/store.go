@@ -32,6 +32,12 @@ func lockByGoogleID(ctx context.Context, tx pgx.Tx, googleID string) (account, e
 	return one(rows)
 }
 
+// findAccount reads the user that a condition on $1 leads to. pgx.ErrNoRows when there is none.
+func findAccount(ctx context.Context, q postgres.Querier, where, value string) (account, error) {
+	rows, _ := q.Query(ctx, selectAccount+`WHERE `+where, value)
+	return one(rows)
+}
+
 // lockByEmail finds whoever has the address, in whatever case. pgx.ErrNoRows when there is none.
 func lockByEmail(ctx context.Context, tx pgx.Tx, email string) (account, error) {
 	rows, _ := tx.Query(ctx, selectAccount+`WHERE lower(email) = lower($1) FOR UPDATE`, email)

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/cookiejar"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+	"fdc/internal/platform/daemon"
+)
+
+// patience bounds what takes milliseconds on a machine that has nothing else to do.
+const patience = 30 * time.Second
+
+// The commands that change something, against one stack.
+func TestOperatorCommands(t *testing.T) {
+	t.Parallel()
+	d := startDev(t, append([]string{"--data", filepath.Join(t.TempDir(), "data")}, anyPorts...)...)
+	t.Run("sessions", d.testSessions)
+	d.interrupt(t)
+}
+
+// run runs a command against the stack, wants its exit code, and returns what it printed.
+func (d *dev) run(t *testing.T, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	cmd := command(t, append(args, "--data", d.Data)...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	_ = cmd.Run() // the exit code tells
+	require.Equal(t, code, cmd.ProcessState.ExitCode(), "%v: %s", args, &problems)
+	return out.String(), problems.String()
+}
+
+// json runs a command with --json that must succeed, and decodes what it printed.
+func (d *dev) json(t *testing.T, into any, args ...string) {
+	t.Helper()
+	out, _ := d.run(t, daemon.ExitOK, append(args, "--json")...)
+	decoder := json.NewDecoder(bytes.NewReader([]byte(out)))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(into), "%s", out)
+}
+
+// audited waits until the audit log holds so many facts of operators about a target.
+func (d *dev) audited(t *testing.T, action, target string, count int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), d.Postgres)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	var found int
+	require.Eventually(t, func() bool {
+		err := conn.QueryRow(t.Context(), `
+			SELECT count(*) FROM audit_logs WHERE action = $1 AND target_id = $2 AND actor_id = $3`,
+			action, target, events.OperatorActor).Scan(&found)
+		return err == nil && found == count
+	}, patience, 20*time.Millisecond, "audited %s of %s", action, target)
+}
+
+// signIn returns a browser with a session of its own.
+func (d *dev) signIn(t *testing.T, email string) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	browser := &http.Client{Jar: jar}
+	require.Equal(t, http.StatusOK, d.get(t, browser, "/api/auth/login?redirect=/api/auth/session&login_hint="+email))
+	return browser
+}
+
+func (d *dev) get(t *testing.T, browser *http.Client, path string) int {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.HTTP+path, nil)
+	require.NoError(t, err)
+	response, err := browser.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close() //nolint:errcheck // read only
+	return response.StatusCode
+}
+
+type sessionList struct {
+	Revoked bool          `json:"revoked"`
+	Items   []sessionItem `json:"items"`
+}
+
+func (d *dev) testSessions(t *testing.T) {
+	phone, laptop := d.signIn(t, "bob@example.com"), d.signIn(t, "bob@example.com")
+	var list struct {
+		Items []sessionItem `json:"items"`
+	}
+	d.json(t, &list, "sessions", "list", "--user", "BOB@example.com")
+	require.GreaterOrEqual(t, len(list.Items), 2)
+	require.Equal(t, "bob@example.com", list.Items[0].Email)
+	laptops := list.Items[0].ID
+	out, _ := d.run(t, daemon.ExitOK, "sessions", "list", "--user", "bob@example.com")
+	require.Contains(t, out, laptops)
+
+	var plan, done sessionList
+	d.json(t, &plan, "sessions", "revoke", laptops)
+	require.Equal(t, sessionList{Items: list.Items[:1]}, plan)
+	_, hint := d.run(t, daemon.ExitOK, "sessions", "revoke", "--user", "bob@example.com")
+	require.Contains(t, hint, "--yes")
+	require.Equal(t, http.StatusOK, d.get(t, laptop, "/api/auth/session"), "a plan changes nothing")
+
+	d.json(t, &done, "sessions", "revoke", laptops, "--yes")
+	require.Equal(t, sessionList{Revoked: true, Items: list.Items[:1]}, done)
+	require.Equal(t, http.StatusUnauthorized, d.get(t, laptop, "/api/auth/session"))
+	require.Equal(t, http.StatusOK, d.get(t, phone, "/api/auth/session"))
+	d.audited(t, "session.revoked", laptops, 1)
+
+	d.json(t, &done, "sessions", "revoke", "--user", "bob@example.com", "--yes")
+	require.Len(t, done.Items, len(list.Items)-1)
+	require.Equal(t, http.StatusUnauthorized, d.get(t, phone, "/api/auth/session"))
+	d.json(t, &list, "sessions", "list", "--user", "bob@example.com")
+	require.Empty(t, list.Items)
+	for _, item := range done.Items {
+		d.audited(t, "session.revoked", item.ID, 1)
+	}
+
+	for _, args := range [][]string{
+		{"revoke", laptops, "--yes"}, {"revoke", events.NewID()}, {"revoke", "--user", "nobody@example.com"}, {"list", "--user", "nobody@example.com"},
+	} {
+		d.run(t, daemon.ExitFailed, append([]string{"sessions"}, args...)...)
+	}
+	for _, args := range [][]string{
+		{},
+		{"frobnicate"},
+		{"list"},
+		{"list", "bob@example.com"},
+		{"revoke"},
+		{"revoke", "x"},
+		{"revoke", laptops, laptops},
+		{"revoke", laptops, "--user", "bob@example.com"},
+	} {
+		d.run(t, daemon.ExitUsage, append([]string{"sessions"}, args...)...)
+	}
+}
