@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, append([]string{"--data", filepath.Join(t.TempDir(), "data")}, anyPorts...)...)
 	t.Run("sessions", d.testSessions)
+	t.Run("flags", d.testFlags)
 	d.interrupt(t)
 }
 
@@ -138,4 +140,64 @@ func (d *dev) testSessions(t *testing.T) {
 	} {
 		d.run(t, daemon.ExitUsage, append([]string{"sessions"}, args...)...)
 	}
+}
+
+type flagList struct {
+	Items []flagItem `json:"items"`
+}
+
+func (d *dev) testFlags(t *testing.T) {
+	alice := d.signIn(t, "alice@example.com")
+	sync := func() int {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, d.HTTP+"/api/google/sync", strings.NewReader(`{"type":"tasks"}`))
+		require.NoError(t, err)
+		request.Header.Set("Content-Type", "application/json")
+		response, err := alice.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+		return response.StatusCode
+	}
+	turns := func(status int) {
+		require.Eventually(t, func() bool { return sync() == status }, patience, 20*time.Millisecond)
+	}
+	require.Equal(t, http.StatusAccepted, sync())
+
+	var item flagItem
+	d.json(t, &item, "flags", "set", "sync_async", "off", "--reason", "the syncers are stuck", "--for", "1h")
+	require.Equal(t, "off", item.Value)
+	require.Equal(t, time.Hour, item.ExpiresAt.Sub(*item.SetAt))
+	turns(http.StatusOK)
+	d.audited(t, "flag.changed", "sync_async", 1)
+
+	var list flagList
+	d.json(t, &list, "flags", "list")
+	require.Len(t, list.Items, 4)
+	require.Contains(t, list.Items, item)
+	require.Contains(t, list.Items, flagItem{Name: "ai_cache", Value: "on", Default: true})
+	out, _ := d.run(t, daemon.ExitOK, "flags", "list")
+	require.Contains(t, out, "the syncers are stuck")
+
+	d.run(t, daemon.ExitOK, "flags", "clear", "sync_async")
+	turns(http.StatusAccepted)
+	d.run(t, daemon.ExitOK, "flags", "clear", "sync_async")
+	d.audited(t, "flag.changed", "sync_async", 2)
+	d.json(t, &list, "flags", "list")
+	require.Contains(t, list.Items, flagItem{Name: "sync_async", Value: "on", Default: true})
+
+	for _, args := range [][]string{
+		{},
+		{"list", "x"},
+		{"set", "sync_async", "off"},
+		{"set", "sync_async", "--reason", "x"},
+		{"set", "sync_async", "maybe", "--reason", "x"},
+		{"set", "frobnicate", "off", "--reason", "x"},
+		{"set", "sync_async", "off", "--reason", "two\nlines"},
+		{"set", "sync_async", "off", "--reason", "x", "--for", "-1h"},
+		{"set", "sync_async", "off", "--reason", "x", "--for", "soon"},
+		{"clear"},
+		{"clear", "frobnicate"},
+	} {
+		d.run(t, daemon.ExitUsage, append([]string{"flags"}, args...)...)
+	}
+	d.audited(t, "flag.changed", "sync_async", 2)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"fdc/internal/gsync"
+	"fdc/internal/platform/flags"
 )
 
 // TaskList is a task list at Google.
@@ -253,7 +254,7 @@ func (a *api) requestSync(c *call) error {
 	if err := c.decode(&in); err != nil {
 		return err
 	}
-	if !a.SyncAsync {
+	if !a.SyncAsync || !a.Flags.Enabled(flags.SyncAsync) {
 		job, err := a.Google.RunNow(c.ctx(), c.meta(), c.user(), in.Type, in.Mode)
 		if err != nil {
 			return err

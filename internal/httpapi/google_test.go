@@ -9,6 +9,7 @@ import (
 
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/httpapi"
+	"fdc/internal/platform/flags"
 )
 
 func TestSyncIsQueued(t *testing.T) {
@@ -149,4 +150,12 @@ func TestCalendarEvents(t *testing.T) {
 	} {
 		require.Equal(t, http.StatusBadRequest, alice.get("/api/calendar/events"+query).status, query)
 	}
+}
+
+// A flag that is off has a sync answered when it has ended, like the variable.
+func TestTheSyncFlag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *httpapi.Config) { c.Flags = flags.New(nil, c.Log, flags.SyncAsync) })
+	alice := w.signIn("alice", "connect=true")
+	require.Equal(t, http.StatusOK, alice.send(http.MethodPost, "/api/google/sync", object{"type": "tasks"}).status)
 }

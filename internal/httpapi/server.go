@@ -17,6 +17,7 @@ import (
 	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
+	"fdc/internal/platform/flags"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
@@ -24,7 +25,7 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but TrustedProxies, RateLimitFactor and Checks.
+// Config is what the API needs. Everything is required but TrustedProxies, RateLimitFactor, Flags and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -36,7 +37,8 @@ type Config struct {
 
 	PublicURL      *url.URL // scheme and host as browsers see them
 	TrustedProxies []netip.Prefix
-	SyncAsync      bool // false: POST /api/google/sync runs the sync before it answers
+	SyncAsync      bool         // false: POST /api/google/sync runs the sync before it answers
+	Flags          *flags.Flags // nil: all on
 
 	RateLimitFactor float64 // multiplies every rate limit; 1 when zero
 

@@ -18,6 +18,7 @@ import (
 	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/flags"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
@@ -133,6 +134,11 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 			return orderly(ctx, err)
 		}
 	}
+	bucket, err := bus.BindBucket(ctx, b.js, bus.Flags, r.waiting)
+	if err != nil {
+		return orderly(ctx, err)
+	}
+	live := flags.New(bucket, r.Log)
 
 	workspaces := workspace.New(b.outbox)
 	tasks := task.New(b.outbox, workspaces)
@@ -146,7 +152,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
 		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
-		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync,
+		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
@@ -157,12 +163,16 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return relay.Run(relayCtx) })
 	group.Go(func() error { return limiter.Run(relayCtx) })
 	group.Go(func() error { return hub.Run(groupCtx) })
+	group.Go(func() error { return live.Run(groupCtx) })
 	group.Go(func() error {
 		defer stopRelay()
-		select {
-		case <-hub.Ready(): // before, a socket would be refused
-		case <-groupCtx.Done():
-			return nil
+		// Before, a socket would be refused, and a flag that is off count as on.
+		for _, ready := range []<-chan struct{}{hub.Ready(), live.Ready()} {
+			select {
+			case <-ready:
+			case <-groupCtx.Done():
+				return nil
+			}
 		}
 		r.Admin.Ready()
 		r.Log.Info().Str("addr", listener.Addr().String()).Msg("serving")

@@ -10,6 +10,7 @@ import (
 const (
 	Sessions      = "sessions"
 	WorkspaceData = "workspace_data"
+	Flags         = "flags"
 )
 
 // Buckets are the project's buckets as the streams they are made of. The client's own CreateKeyValue always allows
@@ -38,5 +39,21 @@ func Buckets(replicas int) []jetstream.StreamConfig {
 	return []jetstream.StreamConfig{
 		cache(Sessions, "Sessions by the SHA-256 of their token", 5*time.Minute, 128<<20),
 		cache(WorkspaceData, "Workspace documents by workspace id", time.Minute, 256<<20),
+		{
+			Name:        "KV_" + Flags,
+			Description: "What operators have switched, by flag",
+			Subjects:    []string{"$KV." + Flags + ".>"},
+			// Nothing else knows it: it survives a restart, and the leader is asked.
+			Storage:           jetstream.FileStorage,
+			Replicas:          replicas,
+			MaxMsgsPerSubject: 1,
+			MaxBytes:          1 << 20,
+			MaxMsgSize:        16 << 10,
+			Discard:           jetstream.DiscardOld,
+			DenyDelete:        true,
+			AllowRollup:       true,
+			AllowDirect:       false,
+			Duplicates:        2 * time.Second,
+		},
 	}
 }

@@ -68,6 +68,9 @@ func TestUsersMayDoWhatTheyDo(t *testing.T) {
 			if user == "ops" || user == bus.Syncer || user == bus.AuditArchiver {
 				forbidden = append(forbidden, "$KV.sessions.x")
 			}
+			if user != "ops" {
+				forbidden = append(forbidden, "$KV.flags.sync_async")
+			}
 			for _, subject := range forbidden {
 				before := denied.Load()
 				require.NoError(t, nc.Publish(subject, []byte("{}")))
