@@ -10,6 +10,8 @@
 //   - A token has 256 random bits and is stored as its SHA-256 only; it leaves SignIn once, as a seal.Secret.
 //   - A session ends 7 days after the sign-in, 24 hours after it was last seen, when it is revoked, or when its user is
 //     disabled. Authenticate looks at the row each time, so an end is effective at once, everywhere.
+//   - An hour after its lifetime has ended, a session's row is removed, by one place at a time; if nobody had revoked it, the
+//     same transaction tells session.revoked with the reason expired. Its history is in the audit log.
 //   - Every fact and its event commit together. Ending what has ended already changes and tells nothing.
 //
 // # Refusals

@@ -147,11 +147,12 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
+	users := identity.New(b.outbox, workspaces)
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
-		Identity: identity.New(b.outbox, workspaces), Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
+		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
@@ -164,6 +165,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return limiter.Run(relayCtx) })
 	group.Go(func() error { return hub.Run(groupCtx) })
 	group.Go(func() error { return live.Run(groupCtx) })
+	group.Go(func() error { return users.RunSweeper(groupCtx, "/fdc/api", r.Log) })
 	group.Go(func() error {
 		defer stopRelay()
 		// Before, a socket would be refused, and a flag that is off count as on.

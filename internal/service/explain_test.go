@@ -135,6 +135,8 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	must(err)
 	_, err = users.Sessions(ctx, me)
 	must(err)
+	_, err = users.Sweep(ctx, meta)
+	must(err)
 	_, err = workspaces.List(ctx, me)
 	must(err)
 	_, err = workspaces.Members(ctx, me, home)
