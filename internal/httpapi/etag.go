@@ -43,6 +43,16 @@ func noneMatches(h http.Header, version int64) bool {
 	return true
 }
 
+// newestTag is the newest version in If-None-Match. The client has seen it, so nothing older is an answer.
+func newestTag(h http.Header) int64 {
+	newest := int64(noVersion)
+	tags, _ := entityTags(h, "If-None-Match")
+	for _, tag := range tags {
+		newest = max(newest, versionOf(strings.TrimPrefix(tag, "W/")))
+	}
+	return newest
+}
+
 func versionOf(tag string) int64 {
 	text := strings.Trim(tag, `"`)
 	version, err := strconv.ParseInt(text, 10, 64)

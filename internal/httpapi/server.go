@@ -18,6 +18,7 @@ import (
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/flags"
+	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
@@ -25,14 +26,15 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but TrustedProxies, RateLimitFactor, Flags and Checks.
+// Config is what the API needs. Everything is required but Documents, TrustedProxies, RateLimitFactor, Flags and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
 	Tasks      *task.Service
 	Google     *gsync.Service
 	Push       *push.Hub
-	Keys       *seal.Keys // for the cookie of a sign-in under way
+	Documents  *nearcache.Cache // of LoadDocument; nil: every read goes to the database
+	Keys       *seal.Keys       // for the cookie of a sign-in under way
 	Limiter    *ratelimit.Limiter
 
 	PublicURL      *url.URL // scheme and host as browsers see them

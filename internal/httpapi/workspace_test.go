@@ -5,8 +5,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/httpapi"
+	"fdc/internal/platform/nearcache"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/workspace"
 )
 
 type object = map[string]any
@@ -77,6 +83,71 @@ func TestWorkspacePages(t *testing.T) {
 	require.Equal(t, []string{"Alice's workspace", "0", "1", "2", "3", "4", "5"}, names)
 }
 
+// A cached document is a member's to read, at the moment of the request, and nobody else's; and every layer gives the same
+// bytes.
+func TestDataFromTheCache(t *testing.T) {
+	t.Parallel()
+	var documents *nearcache.Cache
+	w := newWorld(t, func(c *httpapi.Config) { documents = c.Documents })
+	require.Eventually(t, documents.Live, patience, time.Millisecond)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	home := alice.home()
+	data := "/api/workspaces/" + home + "/data"
+
+	first := alice.get(data)
+	require.Equal(t, "fdc-db; fwd=miss", first.header.Get("Cache-Status"))
+	again := alice.get(data)
+	require.Equal(t, "fdc-near; hit", again.header.Get("Cache-Status"))
+	require.Equal(t, first.text, again.text)
+	require.Equal(t, http.StatusNotFound, bob.get(data).status, "another tenant")
+
+	for version := 1; version <= 3; version++ {
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{"z": version, "a": 1.50}}).status)
+		read := alice.get(data)
+		require.Equal(t, fmt.Sprintf("%q", fmt.Sprint(version)), read.header.Get("ETag"), "who wrote reads it")
+		require.Contains(t, []string{"fdc-near; hit", "fdc-kv; hit"}, read.header.Get("Cache-Status"), "written through")
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPatch, data, object{}).status, "a patch that changes nothing")
+		require.Equal(t, loadDocument(t, w, home), read.text, "byte for byte what the database gives")
+	}
+
+	added := alice.send(http.MethodPost, "/api/workspaces/"+home+"/members", object{"email": "bob@example.com", "role": "MEMBER"})
+	require.Equal(t, http.StatusCreated, added.status, added.text)
+	require.Equal(t, "fdc-near; hit", bob.get(data).header.Get("Cache-Status"))
+	require.Equal(t, http.StatusNoContent, alice.send(http.MethodDelete, "/api/workspaces/"+home+"/members/"+bob.id(), nil).status)
+	require.Equal(t, http.StatusNotFound, bob.get(data).status, "no member any more")
+
+	large := strings.Repeat("x", 950_000)
+	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{"large": large}}).status)
+	for range 2 {
+		read := alice.get(data)
+		require.Equal(t, "fdc-db; fwd=bypass", read.header.Get("Cache-Status"))
+		require.Contains(t, read.text, large)
+	}
+	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{}}).status)
+	require.Equal(t, object{}, alice.get(data).field("data"))
+}
+
+func loadDocument(t *testing.T, w *world, workspaceID string) string {
+	t.Helper()
+	_, text, err := httpapi.LoadDocument(workspace.New(outbox.New(w.db.Pool, nil)))(t.Context(), workspaceID)
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestDataWithoutACache(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *httpapi.Config) { c.Documents = nil })
+	alice := w.signIn("alice")
+	data := "/api/workspaces/" + alice.home() + "/data"
+	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{"a": 1}}).status)
+	for range 2 {
+		read := alice.get(data)
+		require.Equal(t, "fdc-db; fwd=bypass", read.header.Get("Cache-Status"))
+		require.Equal(t, `"1"`, read.header.Get("ETag"))
+	}
+	require.Equal(t, http.StatusNotFound, w.signIn("bob").get(data).status)
+}
+
 func TestData(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -86,7 +157,7 @@ func TestData(t *testing.T) {
 
 	fresh := alice.get(data)
 	require.Equal(t, `"0"`, fresh.header.Get("ETag"))
-	require.Equal(t, "fdc-db; fwd=bypass", fresh.header.Get("Cache-Status"))
+	require.Equal(t, "fdc-db; fwd=miss", fresh.header.Get("Cache-Status"))
 	require.Equal(t, "private, no-cache", fresh.header.Get("Cache-Control"))
 	require.Equal(t, object{}, fresh.field("data"))
 	require.Equal(t, home, fresh.field("workspaceId"))

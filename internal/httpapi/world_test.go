@@ -32,6 +32,7 @@ import (
 	"fdc/internal/httpapi"
 	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
+	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/ratelimit"
@@ -92,6 +93,13 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
 	hub := push.New(js, nc, quiet, w.metrics)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	documents, err := nearcache.New(nearcache.Config{
+		Name: bus.WorkspaceData, KV: kv, JS: js, NATS: nc, Load: httpapi.LoadDocument(workspaces), MaxBytes: 1 << 20,
+		Log: quiet, Metrics: w.metrics,
+	})
+	require.NoError(t, err)
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {
 		return time.Date(2026, time.March, 1, 12, 0, 20, 0, time.UTC) // no test meets a minute's edge
@@ -103,7 +111,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 			Outbox: ob, Keys: keys, Tasks: tasks, Members: workspaces, Log: quiet, Source: "/fdc/api",
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
 		}),
-		Push: hub, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
+		Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
 		Log:       zerolog.New(w.log), Metrics: w.metrics,
 	}
@@ -116,7 +124,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run} {
+	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run, documents.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Errorf("run: %v", err)

@@ -19,6 +19,7 @@ import (
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/flags"
+	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
@@ -37,6 +38,7 @@ type APIConfig struct {
 	PublicURL      PublicURL    `env:"PUBLIC_URL" envDefault:"http://127.0.0.1:8080"`
 	TrustedProxies ProxyNetwork `env:"TRUSTED_PROXIES"`
 	SyncAsync      bool         `env:"SYNC_ASYNC_MODE" envDefault:"true"`
+	NoDocuments    bool         `env:"DISABLE_WORKSPACE_CACHE" envDefault:"false"`
 
 	RateLimitFactor RateFactor `env:"RATE_LIMIT_FACTOR" envDefault:"1"`
 
@@ -148,11 +150,15 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	users := identity.New(b.outbox, workspaces)
+	documents, err := documentCache(ctx, c, b, r, workspaces)
+	if err != nil {
+		return orderly(ctx, err)
+	}
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
-		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub,
+		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
@@ -166,6 +172,9 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return hub.Run(groupCtx) })
 	group.Go(func() error { return live.Run(groupCtx) })
 	group.Go(func() error { return users.RunSweeper(groupCtx, "/fdc/api", r.Log) })
+	if documents != nil {
+		group.Go(func() error { return documents.Run(groupCtx) })
+	}
 	group.Go(func() error {
 		defer stopRelay()
 		// Before, a socket would be refused, and a flag that is off count as on.
@@ -181,6 +190,24 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		return daemon.ServeHTTP(groupCtx, httpapi.NewServer(handler, r.Log), listener, drainTime)
 	})
 	return group.Wait()
+}
+
+// nearBytes is how much of the process's memory the documents of the near layer may take.
+const nearBytes = 64 << 20
+
+// documentCache is nil when it is switched off.
+func documentCache(ctx context.Context, c APIConfig, b *backends, r Runtime, workspaces *workspace.Service) (*nearcache.Cache, error) {
+	if c.NoDocuments {
+		return nil, nil //nolint:nilnil // no cache is no error
+	}
+	kv, err := bus.BindBucket(ctx, b.js, bus.WorkspaceData, r.waiting)
+	if err != nil {
+		return nil, err
+	}
+	return nearcache.New(nearcache.Config{
+		Name: bus.WorkspaceData, KV: kv, JS: b.js, NATS: b.nc, Load: httpapi.LoadDocument(workspaces), MaxBytes: nearBytes,
+		Log: r.Log, Metrics: r.Admin.Metrics,
+	})
 }
 
 // lateOutbox is the age at which the outbox counts as not draining.

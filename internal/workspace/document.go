@@ -15,6 +15,7 @@ const MaxDocument = 1 << 20
 type Document struct {
 	WorkspaceID  string
 	Data         json.RawMessage // an object
+	Stored       json.RawMessage // the same, byte for byte as every read of this version gives it
 	Version      int64           // how many times it was written
 	LastModified time.Time
 }

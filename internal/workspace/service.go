@@ -322,7 +322,7 @@ func keepOwner(ctx context.Context, tx pgx.Tx, workspaceID string, m Member) err
 	return fault.New(fault.Conflict, "last-owner", "A workspace needs an OWNER; make another member OWNER first.")
 }
 
-// Data reads the document.
+// Data reads the document for a member.
 func (s *Service) Data(ctx context.Context, userID, workspaceID string) (Document, error) {
 	if !events.ValidID(workspaceID) {
 		return Document{}, fault.Missing("workspace")
@@ -331,7 +331,16 @@ func (s *Service) Data(ctx context.Context, userID, workspaceID string) (Documen
 	if err != nil {
 		return Document{}, about("read document", workspaceID, postgres.Fault(err))
 	}
-	return Document{WorkspaceID: workspaceID, Data: d.Data, Version: d.Version, LastModified: d.LastModified}, nil
+	return d.document(workspaceID), nil
+}
+
+// DocumentOf reads the document for whoever has made sure of the right to it, or for a cache that holds it for such.
+func (s *Service) DocumentOf(ctx context.Context, workspaceID string) (Document, error) {
+	d, err := findDocument(ctx, s.outbox.Pool(), workspaceID)
+	if err != nil {
+		return Document{}, about("read document", workspaceID, postgres.Fault(err))
+	}
+	return d.document(workspaceID), nil
 }
 
 // PutData replaces the document. It always makes a new version. Without expectations the last writer wins. Wrong places
@@ -357,7 +366,7 @@ func (s *Service) PutData(ctx context.Context, meta events.Meta, userID, workspa
 		if err := want.check(r.Current); err != nil {
 			return err
 		}
-		doc.Version, doc.LastModified = *r.Version, *r.LastModified
+		doc.Stored, doc.Version, doc.LastModified = r.Data, *r.Version, *r.LastModified
 		return tellWritten(ctx, tx, meta, doc, r.Changed)
 	})
 	if err != nil {
@@ -382,7 +391,7 @@ func (s *Service) PatchData(ctx context.Context, meta events.Meta, userID, works
 		if err != nil {
 			return err
 		}
-		doc = Document{WorkspaceID: workspaceID, Data: row.Data, Version: row.Version, LastModified: row.LastModified}
+		doc = row.document(workspaceID)
 		if err := want.check(doc.Version); err != nil {
 			return err
 		}
@@ -398,10 +407,10 @@ func (s *Service) PatchData(ctx context.Context, meta events.Meta, userID, works
 		if doc.Data, err = encode(after, change.expansion); err != nil {
 			return err
 		}
-		doc.Version, doc.LastModified, err = updateDocument(ctx, tx, workspaceID, doc.Data)
-		if err != nil {
+		if row, err = updateDocument(ctx, tx, workspaceID, doc.Data); err != nil {
 			return err
 		}
+		doc.Stored, doc.Version, doc.LastModified = row.Data, row.Version, row.LastModified
 		return tellWritten(ctx, tx, meta, doc, changed)
 	})
 	if err != nil {

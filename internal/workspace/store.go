@@ -140,6 +140,10 @@ type documentRow struct {
 	LastModified time.Time
 }
 
+func (r documentRow) document(workspaceID string) Document {
+	return Document{WorkspaceID: workspaceID, Data: r.Data, Stored: r.Data, Version: r.Version, LastModified: r.LastModified}
+}
+
 // readDocument finds the document for a member, and nothing for anyone else.
 func readDocument(ctx context.Context, q postgres.Querier, userID, workspaceID, lock string) (documentRow, error) {
 	rows, _ := q.Query(ctx, `
@@ -156,17 +160,29 @@ func readDocument(ctx context.Context, q postgres.Querier, userID, workspaceID, 
 // lockDocument is the lock for readDocument.
 const lockDocument = `FOR NO KEY UPDATE OF d`
 
-func updateDocument(ctx context.Context, tx pgx.Tx, workspaceID string, data []byte) (version int64, modified time.Time, err error) {
-	err = tx.QueryRow(ctx, `
-		UPDATE workspace_data SET data = $2, version = version + 1, last_modified = clock_timestamp()
-		WHERE workspace_id = $1
-		RETURNING version, last_modified`, workspaceID, data).Scan(&version, &modified)
-	return version, modified, err
+// findDocument finds the document, whoever asks.
+func findDocument(ctx context.Context, q postgres.Querier, workspaceID string) (documentRow, error) {
+	rows, _ := q.Query(ctx, `SELECT data, version, last_modified FROM workspace_data WHERE workspace_id = $1`, workspaceID)
+	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[documentRow])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return documentRow{}, fault.Missing("workspace")
+	}
+	return d, err
 }
 
-// replacement is the outcome of replaceDocument. Version and LastModified are nil when the expectation didn't hold.
+// updateDocument gives back the row as it will be read.
+func updateDocument(ctx context.Context, tx pgx.Tx, workspaceID string, data []byte) (documentRow, error) {
+	rows, _ := tx.Query(ctx, `
+		UPDATE workspace_data SET data = $2, version = version + 1, last_modified = clock_timestamp()
+		WHERE workspace_id = $1
+		RETURNING data, version, last_modified`, workspaceID, data)
+	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[documentRow])
+}
+
+// replacement is the outcome of replaceDocument. Data (as it will be read), Version and LastModified are nil when the expectation didn't hold.
 type replacement struct {
 	Current      int64 // the version before
+	Data         []byte
 	Version      *int64
 	LastModified *time.Time
 	Changed      []string // the names of the members that differ, as many as events take and one more
@@ -186,9 +202,9 @@ func replaceDocument(ctx context.Context, tx pgx.Tx, userID, workspaceID string,
 			FROM old
 			WHERE d.workspace_id = $1
 			  AND old.version = coalesce($4, old.version) AND old.version = coalesce($5, old.version)
-			RETURNING d.version, d.last_modified
+			RETURNING d.data, d.version, d.last_modified
 		)
-		SELECT old.version AS current, new.version, new.last_modified, ARRAY(
+		SELECT old.version AS current, new.data, new.version, new.last_modified, ARRAY(
 			SELECT name FROM jsonb_each(old.data) o (name, was) FULL JOIN jsonb_each($3) n (name, becomes) USING (name)
 			WHERE was IS DISTINCT FROM becomes
 			LIMIT 101

@@ -21,8 +21,9 @@ func Buckets(replicas int) []jetstream.StreamConfig {
 			Name:        "KV_" + name,
 			Description: description,
 			Subjects:    []string{"$KV." + name + ".>"},
-			// Postgres is the truth; a durable write would cost an fsync each.
-			Storage:                jetstream.MemoryStorage,
+			// Postgres is the truth, but a single server forgets a memory stream altogether when it restarts, and only
+			// `fdc migrate` makes it again.
+			Storage:                jetstream.FileStorage,
 			Replicas:               replicas,
 			MaxMsgsPerSubject:      1,
 			MaxAge:                 ttl,

@@ -1,10 +1,41 @@
-// Package nearcache keeps a JetStream key-value bucket true to the rows it was filled from.
+// Package nearcache keeps a JetStream key-value bucket true to the rows it was filled from, and a layer in this process true
+// to the bucket.
+//
+// # The bucket
 //
 // An entry is {version, tombstone, data} and is only ever replaced by a newer one: a write compares versions and stores
 // by compare-and-set on the revision, so that writes may arrive late, twice or in any order and the newest still wins.
 // Deleting and filling again can't give that: a slow fill would bring back what was deleted. A tombstone of version V
-// therefore fences every fill older than V.
+// withdraws V and fences every fill of V and older ones; V+1 takes its place.
 //
-// Failure modes: an entry that can't be read or decoded is no entry. A bucket that lost its content (it is held in memory)
-// is an empty cache, not a wrong one.
+// # The cache
+//
+// Cache reads from the near layer, else the bucket (its leader), else the database, once for all who ask at one moment on a
+// node. A load outlasts neither 5 s nor, therefore, the tombstone that fences it. What was outdated while it was read is read
+// again: nobody gets it who came after the newer version was told here.
+//
+// The near layer serves only while its watch of the bucket is proven. Each node writes a beat into the bucket every second,
+// stamped with its own monotonic clock; a beat that comes back on the watch proves that everything stored before it has
+// come too. The newest beat that came back must have been sent less than 3 s ago. A connection that breaks, a beat that lapses,
+// a message that is missing or a sequence that goes back purge the near layer, and a new watch begins; what was read in the
+// life of another watch never enters.
+//
+// # Guarantees
+//
+//   - The versions that one node serves for a key never go back, and who wrote on a node reads that version or a newer one
+//     there. On another node the version before may be served for as long as the watch takes, or for 3 s when that hangs;
+//     a reader who says which version it has seen (atLeast) gets no older one anywhere.
+//   - When nothing is written, the bucket holds for each key the row's version, a tombstone, or nothing.
+//   - The near layer stays within its bytes, keeps an entry for 30 s at most, and a key that is too large for the bucket is in
+//     no layer.
+//
+// # Failure modes
+//
+// The bus away, slow or paused: the database answers, later than otherwise by half a second for one reader each second who
+// finds out. A writer that can't reach the bucket waits 2 s at most; until the bucket takes it the node remembers the version
+// (10,000 keys), serves nothing older and repeats the withdrawal each second. If that node ends meanwhile, other nodes whose
+// watch works serve the version before until the invalidator has handled the event, or until the entry expires. The database
+// away too: the loader's error; never an old answer. An entry that can't be read or decoded is no entry. A bucket that lost
+// its content is an empty cache, not a wrong one. A database that was restored from a backup is believed; its keys are not
+// kept until their entries in the bucket have expired.
 package nearcache

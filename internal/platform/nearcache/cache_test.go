@@ -1,0 +1,500 @@
+package nearcache_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/nearcache"
+)
+
+const patience = 30 * time.Second
+
+// table is where the truth is: a key's data is its version in digits.
+type table struct {
+	mu    sync.Mutex
+	rows  map[string]int64
+	loads int
+	down  error
+	gate  chan struct{} // a load waits for it, after it has read
+}
+
+func newTable() *table { return &table{rows: map[string]int64{}} }
+
+func (r *table) load(_ context.Context, key string) (int64, []byte, error) {
+	r.mu.Lock()
+	version, gate, down := r.rows[key], r.gate, r.down
+	r.loads++
+	r.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return version, data(version), down
+}
+
+func (r *table) set(change func(*table)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
+}
+
+// commit makes a new version.
+func (r *table) commit(key string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rows[key]++
+	return r.rows[key]
+}
+
+func (r *table) version(key string) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rows[key]
+}
+
+func (r *table) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.loads
+}
+
+func data(version int64) []byte { return []byte(strconv.FormatInt(version, 10)) }
+
+// node is a cache of its own connection, running.
+func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64) *nearcache.Cache {
+	t.Helper()
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	c, err := nearcache.New(nearcache.Config{
+		Name: "test", KV: kv, JS: js, NATS: nc, Load: load, MaxBytes: maxBytes,
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+	})
+	awaitLive(t, c)
+	return c
+}
+
+func awaitLive(t *testing.T, c *nearcache.Cache) {
+	t.Helper()
+	require.Eventually(t, c.Live, patience, time.Millisecond, "the near layer does not come to life")
+}
+
+func get(t *testing.T, c *nearcache.Cache, key string) nearcache.Value {
+	t.Helper()
+	v, err := c.Get(t.Context(), key, 0)
+	require.NoError(t, err)
+	require.Equal(t, string(data(v.Version)), string(v.Data))
+	return v
+}
+
+// awaitVersion reads until the cache has it, and fails when a version goes back.
+func awaitVersion(t *testing.T, c *nearcache.Cache, key string, want int64) {
+	t.Helper()
+	last := int64(0)
+	require.Eventually(t, func() bool {
+		v, err := c.Get(t.Context(), key, 0)
+		if err != nil || v.Version < last {
+			t.Errorf("version %d after %d: %v", v.Version, last, err)
+		}
+		last = v.Version
+		return v.Version == want
+	}, patience, time.Millisecond)
+}
+
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+
+	require.Equal(t, nearcache.Value{Version: 0, Data: data(0), Layer: nearcache.DB}, get(t, a, "k"))
+	require.Equal(t, nearcache.Near, get(t, a, "k").Layer)
+	require.Equal(t, nearcache.KV, get(t, b, "k").Layer)
+	require.Equal(t, nearcache.Near, get(t, b, "k").Layer)
+	require.Equal(t, 1, rows.count())
+
+	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
+	require.Equal(t, int64(1), get(t, a, "k").Version, "who wrote reads it at once")
+	awaitVersion(t, b, "k", 1)
+	require.Equal(t, nearcache.Near, get(t, b, "k").Layer, "the watch brings what is in use")
+	require.Equal(t, 1, rows.count(), "written through")
+
+	// A reader who has seen version 2 elsewhere does not get version 1.
+	rows.commit("k")
+	v, err := b.Get(t.Context(), "k", 2)
+	require.NoError(t, err)
+	require.Equal(t, int64(2), v.Version)
+	require.Equal(t, nearcache.DB, v.Layer)
+	v, err = b.Get(t.Context(), "k", 99)
+	require.NoError(t, err)
+	require.Equal(t, int64(2), v.Version, "there is no such version")
+}
+
+func TestTheInvalidatorsTombstone(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	nc := natstest.Connect(t, s, "api")
+	a := node(t, nc, rows.load, 1<<20)
+	get(t, a, "other")
+	// Another writer committed version 1 and could not tell; the invalidator does, twice.
+	rows.commit("other")
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	for range 2 {
+		_, err = nearcache.NewBucket(kv).PutIfNewer(t.Context(), "other", nearcache.Entry{Version: 0, Tombstone: true})
+		require.NoError(t, err)
+		awaitVersion(t, a, "other", 1)
+	}
+	require.Equal(t, 2, rows.count(), "the second changes nothing")
+}
+
+func TestOneLoadPerNode(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	c := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	gate := make(chan struct{})
+	rows.set(func(r *table) { r.gate = gate })
+	var readers sync.WaitGroup
+	for range 100 {
+		readers.Go(func() {
+			if _, err := c.Get(t.Context(), "k", 0); err != nil {
+				t.Errorf("get: %v", err)
+			}
+		})
+	}
+	require.Eventually(t, func() bool { return rows.count() == 1 }, patience, time.Millisecond)
+	close(gate)
+	readers.Wait()
+	require.Equal(t, 1, rows.count())
+}
+
+// A write that commits and tells of itself while a load is under way outdates that load, for everybody who joined it.
+func TestASlowLoadIsFenced(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	for _, writer := range []*nearcache.Cache{a, b} {
+		gate := make(chan struct{})
+		key := "k" + strconv.Itoa(rows.count())
+		rows.set(func(r *table) { r.gate = gate })
+		got := make(chan nearcache.Value, 1)
+		loads := rows.count()
+		go func() {
+			v, err := a.Get(t.Context(), key, 0)
+			if err != nil {
+				t.Errorf("get: %v", err)
+			}
+			got <- v
+		}()
+		require.Eventually(t, func() bool { return rows.count() > loads }, patience, time.Millisecond)
+		require.NoError(t, writer.Put(t.Context(), key, rows.commit(key), data(1)))
+		rows.set(func(r *table) { r.gate = nil })
+		close(gate)
+		if v := <-got; writer == a {
+			require.Equal(t, int64(1), v.Version)
+		}
+		awaitVersion(t, a, key, 1)
+		awaitVersion(t, b, key, 1)
+	}
+}
+
+// What a node serves never goes back, whoever writes, wherever, and what is left in the bucket is the row's version, a
+// tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice.
+func TestVersionsNeverGoBack(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	nc := natstest.Connect(t, s, "api")
+	nodes := []*nearcache.Cache{
+		node(t, nc, rows.load, 1<<20), node(t, natstest.Connect(t, s, "api"), rows.load, 2000), // the second evicts
+	}
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	bucket := nearcache.NewBucket(kv)
+	keys := make([]string, 12)
+	for i := range keys {
+		keys[i] = "k" + strconv.Itoa(i)
+	}
+	stop := make(chan struct{})
+	var readers, writers sync.WaitGroup
+	for _, n := range nodes {
+		for range 4 {
+			readers.Go(func() {
+				seen := map[string]int64{}
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					key := keys[rand.IntN(len(keys))]
+					v, err := n.Get(t.Context(), key, 0)
+					if err != nil || v.Version < seen[key] || string(v.Data) != string(data(v.Version)) {
+						t.Errorf("%s: %d %q from %s after %d: %v", key, v.Version, v.Data, v.Layer, seen[key], err)
+						return
+					}
+					seen[key] = v.Version
+				}
+			})
+		}
+		for range 3 {
+			writers.Go(func() {
+				for range 150 {
+					key := keys[rand.IntN(len(keys))]
+					version := rows.commit(key)
+					if rand.IntN(3) > 0 {
+						if err := n.Put(t.Context(), key, version, data(version)); err != nil {
+							t.Errorf("put: %v", err)
+						}
+						if v, err := n.Get(t.Context(), key, 0); err != nil || v.Version < version {
+							t.Errorf("%s: wrote %d, read %d: %v", key, version, v.Version, err)
+						}
+					}
+					for range 1 + rand.IntN(2) {
+						if _, err := bucket.PutIfNewer(t.Context(), key, nearcache.Entry{Version: version - 1, Tombstone: true}); err != nil {
+							t.Errorf("invalidate: %v", err)
+						}
+					}
+				}
+			})
+		}
+	}
+	writers.Wait()
+	close(stop)
+	readers.Wait()
+	for _, key := range keys {
+		for _, n := range nodes {
+			awaitVersion(t, n, key, rows.version(key))
+		}
+		e, found, err := bucket.Get(t.Context(), key)
+		require.NoError(t, err)
+		require.True(t, !found || e.Tombstone || e.Version == rows.version(key), "%s: %+v, row %d", key, e, rows.version(key))
+	}
+}
+
+// The server restarts, and then the bucket is lost and made anew, empty, with sequences from 1: what changed meanwhile is
+// seen, and nothing old is served.
+func TestTheServerRestarts(t *testing.T) {
+	t.Parallel()
+	s := natstest.New(t, natstest.WithTCP())
+	provision, err := bus.JetStream(natstest.Connect(t, s, "provision"))
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), provision, 1))
+	rows := newTable()
+	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	for range 50 {
+		require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(rows.version("k"))))
+	}
+	awaitVersion(t, b, "k", 50)
+
+	s.Stop()
+	require.Eventually(t, func() bool { return !a.Live() && !b.Live() }, patience, time.Millisecond, "served without a watch")
+	require.Error(t, a.Put(t.Context(), "k", rows.commit("k"), data(51)), "the bus is away")
+	require.Equal(t, nearcache.Value{Version: 51, Data: data(51), Layer: nearcache.DB}, get(t, b, "k"), "the database answers alone")
+	rows.set(func(r *table) { r.down = errors.New("the database is away") })
+	_, err = b.Get(t.Context(), "k", 0)
+	require.ErrorContains(t, err, "away", "neither: no stale answer")
+	rows.set(func(r *table) { r.down = nil })
+
+	require.NoError(t, s.Restart(t.Context()))
+	awaitLive(t, a)
+	awaitLive(t, b)
+	require.Equal(t, int64(51), get(t, b, "k").Version)
+	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(52)))
+	awaitVersion(t, b, "k", 52)
+
+	require.NoError(t, provision.DeleteStream(t.Context(), "KV_"+bus.WorkspaceData))
+	require.Eventually(t, func() bool { return !a.Live() && !b.Live() }, patience, time.Millisecond, "served without a bucket")
+	rows.commit("k")
+	awaitVersion(t, a, "k", 53)
+	require.NoError(t, bus.Provision(t.Context(), provision, 1))
+	awaitLive(t, a)
+	awaitLive(t, b)
+	awaitVersion(t, b, "k", 53)
+	require.NoError(t, b.Put(t.Context(), "k", rows.commit("k"), data(54)))
+	awaitVersion(t, a, "k", 54)
+	require.Eventually(t, func() bool { return get(t, a, "k").Layer == nearcache.Near }, patience, time.Millisecond)
+}
+
+// A watch that hangs while its connection stands proves nothing: the near layer stops serving.
+func TestThePausedWatch(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	rows := newTable()
+	line := newLine(t, s)
+	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	b := node(t, nc, rows.load, 1<<20)
+	get(t, b, "k")
+
+	line.mu.Lock()
+	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
+	require.Eventually(t, func() bool { return !b.Live() }, patience, time.Millisecond, "served without a beat")
+	require.Equal(t, nearcache.Value{Version: 1, Data: data(1), Layer: nearcache.DB}, get(t, b, "k"))
+	line.mu.Unlock()
+	awaitLive(t, b)
+	require.Equal(t, int64(1), get(t, b, "k").Version)
+	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(2)))
+	awaitVersion(t, b, "k", 2)
+}
+
+// A writer whose connection is cut repeats what it could not say.
+func TestAWriterRepeats(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	rows := newTable()
+	line := newLine(t, s)
+	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	a := node(t, nc, rows.load, 1<<20)
+	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	require.Equal(t, int64(0), get(t, b, "k").Version)
+
+	line.mu.Lock()
+	require.Error(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
+	require.Equal(t, int64(1), get(t, a, "k").Version, "who wrote reads it")
+	line.mu.Unlock()
+	awaitVersion(t, b, "k", 1)
+}
+
+// line is a connection to the server that hangs while mu is held.
+type line struct {
+	url string
+	mu  sync.Mutex
+}
+
+func newLine(t *testing.T, s *embednats.Server) *line {
+	t.Helper()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address, err := url.Parse(s.URL("api"))
+	require.NoError(t, err)
+	l := &line{}
+	target := address.Host
+	address.Host = listener.Addr().String()
+	l.url = address.String()
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		s.Stop()
+		running.Wait()
+	})
+	carry := func(to, from net.Conn) {
+		defer to.Close()   //nolint:errcheck // the test is over or the other end is gone
+		defer from.Close() //nolint:errcheck // likewise
+		for buffer := make([]byte, 64<<10); ; {
+			n, err := from.Read(buffer)
+			l.mu.Lock()
+			l.mu.Unlock() //nolint:staticcheck // it is a gate
+			if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
+				return
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			running.Go(func() { carry(server, client) })
+			running.Go(func() { carry(client, server) })
+		}
+	})
+	return l
+}
+
+// The near layer stays within its bytes, and what is too large for the bucket is never kept.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	size := 10_000
+	c := node(t, natstest.Connect(t, s, "api"), func(context.Context, string) (int64, []byte, error) {
+		return 1, make([]byte, size), nil
+	}, 200_000)
+	for i := range 200 {
+		_, err := c.Get(t.Context(), "k"+strconv.Itoa(i), 0)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { return c.NearBytes() <= 200_000 && c.NearBytes() > 0 }, patience, time.Millisecond)
+
+	size = 1 << 20
+	require.NoError(t, c.Put(t.Context(), "large", 1, make([]byte, size)))
+	for range 2 {
+		v, err := c.Get(t.Context(), "large", 0)
+		require.NoError(t, err)
+		require.Len(t, v.Data, size)
+		require.Equal(t, nearcache.Bypass, v.Layer)
+	}
+}
+
+func BenchmarkNearHit(b *testing.B) {
+	s := natstest.Provisioned(b)
+	nc := natstest.Connect(b, s, "api")
+	js, err := bus.JetStream(nc)
+	require.NoError(b, err)
+	kv, err := bus.BindBucket(b.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(b, err)
+	c, err := nearcache.New(nearcache.Config{
+		Name: "bench", KV: kv, JS: js, NATS: nc, Load: newTable().load, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+	})
+	require.NoError(b, err)
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	for !c.Live() {
+		_ = nc.Flush()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Get(b.Context(), "k", 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	stop()
+	require.NoError(b, <-ended)
+}

@@ -1,0 +1,196 @@
+package nearcache
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	beatEvery = time.Second
+	beatLife  = 3 * time.Second
+
+	watchTimeout   = 2 * time.Second
+	watchHeartbeat = 500 * time.Millisecond // a consumer that is silent twice as long is gone
+	watchExpiry    = 10 * time.Second
+	watchPrefetch  = 256
+	watchRetry     = 100 * time.Millisecond
+)
+
+// Run watches the bucket until ctx ends. The client's own watch is not used: after a restart of the server it stays blind
+// for up to 18 s, and in a bucket that came back empty it waits for a sequence that may never come.
+func (c *Cache) Run(ctx context.Context) error {
+	for failures := 0; ctx.Err() == nil; {
+		err := c.watch(ctx, func() {
+			if failures > 0 {
+				c.Log.Info().Str("cache", c.Name).Msg("near cache serves again")
+			}
+			failures = 0
+		})
+		c.purge()
+		if ctx.Err() != nil {
+			break
+		}
+		if failures++; failures == 1 {
+			c.Log.Warn().Err(err).Str("cache", c.Name).Msg("near cache purged")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchRetry/2 + rand.N(watchRetry)): //nolint:gosec // jitter is no secret
+		}
+	}
+	return nil //nolint:nilerr // ctx has ended: nobody has to know how the last watch did
+}
+
+// purge ends a life of the watch: the near layer is empty, serves nothing and takes nothing that was read before.
+func (c *Cache) purge() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life++
+	c.echoed.Store(0)
+	c.near.InvalidateAll()
+}
+
+// watch is one life: one consumer, from its making to the first doubt.
+func (c *Cache) watch(ctx context.Context, live func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var companions sync.WaitGroup
+	defer companions.Wait()
+	defer cancel(nil)
+	status := c.NATS.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer c.NATS.RemoveStatusListener(status)
+	companions.Go(func() {
+		select {
+		case <-status:
+			cancel(nats.ErrDisconnected)
+		case <-ctx.Done():
+		}
+	})
+
+	prefix := "$KV." + c.KV.Bucket() + "."
+	consumer, err := c.consumer(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	// What was read before the consumer was made may have changed unseen.
+	c.purge()
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(watchPrefetch), jetstream.PullExpiry(watchExpiry),
+		jetstream.PullHeartbeat(watchHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", c.Name, err)
+	}
+	defer messages.Stop()
+	own := "beat." + c.node
+	companions.Go(func() { cancel(c.beat(ctx, prefix+own)) })
+	companions.Go(func() { c.settle(ctx) })
+	var last uint64
+	for n := uint64(1); ; n++ {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", c.Name, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", c.Name, err)
+		}
+		if meta.Sequence.Consumer != n || meta.Sequence.Stream <= last {
+			return fmt.Errorf("watch %s: %w", c.Name, errBlind)
+		}
+		last = meta.Sequence.Stream
+		key := strings.TrimPrefix(msg.Subject(), prefix)
+		switch {
+		case key == own:
+			// Everything that was stored before this beat is applied by now.
+			if sent, err := strconv.ParseInt(string(msg.Data()), 10, 64); err == nil && sent > 0 {
+				c.echoed.Store(sent)
+				live()
+			}
+		case !strings.HasPrefix(key, "beat."):
+			c.apply(key, msg.Data())
+		}
+	}
+}
+
+// beat writes a beat each second, stamped with this process's own clock, and returns when they stop coming back.
+func (c *Cache) beat(ctx context.Context, subject string) error {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for born := time.Now(); ; {
+		sent := strconv.FormatInt(int64(time.Since(c.begun)), 10)
+		if err := c.NATS.Publish(subject, []byte(sent)); err != nil {
+			return fmt.Errorf("beat: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if time.Since(born) > beatLife && !c.Live() {
+			return errBlind
+		}
+	}
+}
+
+// settle repays debts each second.
+func (c *Cache) settle(ctx context.Context) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		c.repay(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// consumer makes one that delivers in order, once, what is written from now on, and goes away when nobody pulls.
+func (c *Cache) consumer(ctx context.Context, prefix string) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	consumer, err := c.JS.CreateConsumer(ctx, "KV_"+c.KV.Bucket(), jetstream.ConsumerConfig{
+		FilterSubject: prefix + ">", DeliverPolicy: jetstream.DeliverNewPolicy, AckPolicy: jetstream.AckNonePolicy, MaxDeliver: 1,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: 3 * watchExpiry,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make a watch of %s: %w", c.Name, err)
+	}
+	return consumer, nil
+}
+
+// apply takes over what was written to the bucket.
+func (c *Cache) apply(key string, stored []byte) {
+	e, err := DecodeEntry(stored)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.near.Invalidate(key) // expired, or purged by an operator
+		return
+	}
+	current := e.Version
+	if e.Tombstone {
+		current++
+	}
+	if f := c.flights[key]; f != nil {
+		f.fence = max(f.fence, current)
+	}
+	old, ok := c.near.GetIfPresent(key)
+	switch {
+	case !ok || old.version > e.Version || old.version == e.Version && !e.Tombstone:
+	case e.Tombstone:
+		c.near.Invalidate(key)
+	default:
+		c.near.Set(key, c.newItem(e.Version, e.Data))
+	}
+}
