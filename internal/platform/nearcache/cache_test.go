@@ -1,8 +1,10 @@
 package nearcache_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -75,7 +77,7 @@ func (r *table) count() int {
 func data(version int64) []byte { return []byte(strconv.FormatInt(version, 10)) }
 
 // node is a cache of its own connection, running.
-func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64) *nearcache.Cache {
+func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, log ...io.Writer) *nearcache.Cache {
 	t.Helper()
 	js, err := bus.JetStream(nc)
 	require.NoError(t, err)
@@ -83,7 +85,7 @@ func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64) *ne
 	require.NoError(t, err)
 	c, err := nearcache.New(nearcache.Config{
 		Name: "test", KV: kv, JS: js, NATS: nc, Load: load, MaxBytes: maxBytes,
-		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Metrics: prometheus.NewRegistry(),
+		Log: zerolog.New(io.MultiWriter(log...)), Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -113,6 +115,12 @@ func get(t *testing.T, c *nearcache.Cache, key string) nearcache.Value {
 	return v
 }
 
+// awaitNear reads until the near layer serves: on a machine that stalls, a beat may lapse at any time.
+func awaitNear(t *testing.T, c *nearcache.Cache) {
+	t.Helper()
+	require.Eventually(t, func() bool { return get(t, c, "k").Layer == nearcache.Near }, patience, time.Millisecond)
+}
+
 // awaitVersion reads until the cache has it, and fails when a version goes back.
 func awaitVersion(t *testing.T, c *nearcache.Cache, key string, want int64) {
 	t.Helper()
@@ -135,15 +143,15 @@ func TestLayers(t *testing.T) {
 	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 
 	require.Equal(t, nearcache.Value{Version: 0, Data: data(0), Layer: nearcache.DB}, get(t, a, "k"))
-	require.Equal(t, nearcache.Near, get(t, a, "k").Layer)
+	awaitNear(t, a)
 	require.Equal(t, nearcache.KV, get(t, b, "k").Layer)
-	require.Equal(t, nearcache.Near, get(t, b, "k").Layer)
+	awaitNear(t, b)
 	require.Equal(t, 1, rows.count())
 
 	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
 	require.Equal(t, int64(1), get(t, a, "k").Version, "who wrote reads it at once")
 	awaitVersion(t, b, "k", 1)
-	require.Equal(t, nearcache.Near, get(t, b, "k").Layer, "the watch brings what is in use")
+	awaitNear(t, b)
 	require.Equal(t, 1, rows.count(), "written through")
 
 	// A reader who has seen version 2 elsewhere does not get version 1.
@@ -349,7 +357,7 @@ func TestTheServerRestarts(t *testing.T) {
 	awaitVersion(t, b, "k", 53)
 	require.NoError(t, b.Put(t.Context(), "k", rows.commit("k"), data(54)))
 	awaitVersion(t, a, "k", 54)
-	require.Eventually(t, func() bool { return get(t, a, "k").Layer == nearcache.Near }, patience, time.Millisecond)
+	awaitNear(t, a)
 }
 
 // A watch that hangs while its connection stands proves nothing: the near layer stops serving.
@@ -396,10 +404,36 @@ func TestAWriterRepeats(t *testing.T) {
 	awaitVersion(t, b, "k", 1)
 }
 
-// line is a connection to the server that hangs while mu is held.
+// A server that speaks and does not hear leaves the watch's own heartbeats whole: only the beat tells.
+func TestTheLapsedBeat(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	rows := newTable()
+	line := newLine(t, s)
+	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	said, logged := io.Pipe()
+	giveUp := time.AfterFunc(patience, func() { _ = said.Close() })
+	defer giveUp.Stop()
+	c := node(t, nc, rows.load, 1<<20, logged)
+	get(t, c, "k")
+	line.up.Lock()
+	reason, err := bufio.NewReader(said).ReadString('\n')
+	require.NoError(t, err)
+	require.Contains(t, reason, "the watch is blind", "another safeguard was first")
+	require.NoError(t, said.Close())
+	require.Eventually(t, func() bool { return !c.Live() }, patience, time.Millisecond, "served without a beat")
+	rows.commit("k")
+	require.Equal(t, int64(1), get(t, c, "k").Version)
+	line.up.Unlock()
+	awaitLive(t, c)
+}
+
+// line is a connection to the server that hangs while mu is held; while up is held, only towards the server.
 type line struct {
-	url string
-	mu  sync.Mutex
+	url    string
+	mu, up sync.Mutex
 }
 
 func newLine(t *testing.T, s *embednats.Server) *line {
@@ -418,13 +452,15 @@ func newLine(t *testing.T, s *embednats.Server) *line {
 		s.Stop()
 		running.Wait()
 	})
-	carry := func(to, from net.Conn) {
+	carry := func(to, from net.Conn, gates ...*sync.Mutex) {
 		defer to.Close()   //nolint:errcheck // the test is over or the other end is gone
 		defer from.Close() //nolint:errcheck // likewise
 		for buffer := make([]byte, 64<<10); ; {
 			n, err := from.Read(buffer)
-			l.mu.Lock()
-			l.mu.Unlock() //nolint:staticcheck // it is a gate
+			for _, gate := range gates {
+				gate.Lock()
+				gate.Unlock() //nolint:staticcheck // nothing to do behind it
+			}
 			if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
 				return
 			}
@@ -441,8 +477,8 @@ func newLine(t *testing.T, s *embednats.Server) *line {
 				_ = client.Close()
 				continue
 			}
-			running.Go(func() { carry(server, client) })
-			running.Go(func() { carry(client, server) })
+			running.Go(func() { carry(server, client, &l.mu, &l.up) })
+			running.Go(func() { carry(client, server, &l.mu) })
 		}
 	})
 	return l
