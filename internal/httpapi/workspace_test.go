@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/httpapi"
+	"fdc/internal/platform/flags"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/workspace"
@@ -316,4 +317,18 @@ func TestTasks(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, alice.send(http.MethodDelete, one, nil).status)
 	require.Equal(t, http.StatusNotFound, alice.send(http.MethodPatch, one, object{"title": "x"}).status)
 	require.Len(t, w.facts("task.deleted"), 1)
+}
+
+// While the flag is off, documents come from the database, newest as ever.
+func TestTheWorkspaceCacheFlag(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *httpapi.Config) { c.Flags = flags.New(nil, c.Log, flags.WorkspaceCache) })
+	alice := w.signIn("alice")
+	data := "/api/workspaces/" + alice.home() + "/data"
+	for n := range 3 {
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{"n": n}}).status)
+		read := alice.get(data)
+		require.Equal(t, "fdc-db; fwd=bypass", read.header.Get("Cache-Status"))
+		require.Contains(t, read.text, fmt.Sprintf(`"n": %d`, n))
+	}
 }

@@ -131,10 +131,9 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		return orderly(ctx, err)
 	}
 	defer b.close()
-	for _, stream := range []string{bus.Events, bus.RateLimits} {
-		if _, err := bus.BindStream(ctx, b.js, stream, r.waiting); err != nil {
-			return orderly(ctx, err)
-		}
+	// Not for the counters of the rate limits: they are held in memory, and without them each node counts for itself.
+	if _, err := bus.BindStream(ctx, b.js, bus.Events, r.waiting); err != nil {
+		return orderly(ctx, err)
 	}
 	bucket, err := bus.BindBucket(ctx, b.js, bus.Flags, r.waiting)
 	if err != nil {

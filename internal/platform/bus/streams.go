@@ -63,7 +63,8 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			Name:        RateLimits,
 			Description: "Requests per key, subject and minute, as counters",
 			Subjects:    []string{RateLimitSubject + ".>"},
-			// Nothing is lost with them but a minute's count; a durable increment would cost an fsync each.
+			// Nothing is lost with them but a minute's count; a durable increment would cost an fsync each. A server that
+			// runs alone forgets the whole stream when it restarts: until the next Provision each node counts for itself.
 			Storage:           jetstream.MemoryStorage,
 			Replicas:          replicas,
 			MaxMsgsPerSubject: 1,

@@ -44,12 +44,12 @@ func TestOnlyWhatMayPassIsUnavailable(t *testing.T) {
 
 func TestConfigNamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	fine := Config{URL: "postgres://u:hunter2@h/db", MaxConns: 10, ConnectTimeout: time.Second, QueryTimeout: time.Second}
+	fine := Config{URL: "postgres://u@h/db?password=hunter2", MaxConns: 10, ConnectTimeout: time.Second, QueryTimeout: time.Second}
 	require.NoError(t, fine.Validate())
 	require.False(t, fine.pooled())
 	for want, change := range map[string]func(*Config){
-		"DATABASE_URL":             func(c *Config) { c.URL = "postgres://u:hunter2@h:port/db" },
-		"DATABASE_DIRECT_URL":      func(c *Config) { c.DirectURL = "postgres://u:hunter2@h/db?sslmode=perhaps" },
+		"DATABASE_URL":             func(c *Config) { c.URL = "postgres://u@h:port/db?password=hunter2" },
+		"DATABASE_DIRECT_URL":      func(c *Config) { c.DirectURL = "postgres://u@h/db?sslmode=perhaps&password=hunter2" },
 		"DATABASE_MAX_CONNS":       func(c *Config) { c.MaxConns = 1 },
 		"DATABASE_CONNECT_TIMEOUT": func(c *Config) { c.ConnectTimeout = 0 },
 		"DATABASE_QUERY_TIMEOUT":   func(c *Config) { c.QueryTimeout = -1 },
