@@ -29,6 +29,10 @@ const (
 	// restTime is how long a bucket that did not answer is left alone.
 	restTime = time.Second
 
+	// distrust is how long after an outage of the watch the database is asked rather than the bucket: writers that could
+	// not reach it repeat themselves each second, and the events that waited for the bus arrive.
+	distrust = 5 * time.Second
+
 	// maxEntry is the largest entry; the bus takes 1 MB with headers.
 	maxEntry = 900 << 10
 	// nearAge bounds how long the near layer keeps an entry, less up to a quarter so that not all expire at once.
@@ -81,6 +85,8 @@ type Cache struct {
 	begun  time.Time
 	near   *otter.Cache[string, *item]
 	served map[Layer]prometheus.Counter
+
+	trusted atomic.Int64 // from when on, since begun, the bucket's entries are believed; MaxInt64 while the watch is lost
 
 	echoed atomic.Int64 // when the newest beat that came back was sent, since begun; 0: none did in this life
 	rest   atomic.Int64 // until when the bucket is left alone, since begun
@@ -302,7 +308,7 @@ func (c *Cache) read(ctx context.Context, key string, f *flight, fence int64) (V
 			return err
 		})
 		asked = c.answered(err)
-		if asked && found && !e.Tombstone && e.Version >= max(fence, f.want) {
+		if asked && found && !e.Tombstone && e.Version >= max(fence, f.want) && int64(time.Since(c.begun)) >= c.trusted.Load() {
 			return Value{e.Version, e.Data, KV}, nil
 		}
 	}

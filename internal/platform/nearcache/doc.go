@@ -38,4 +38,7 @@
 // away too: the loader's error; never an old answer. An entry that can't be read or decoded is no entry. A bucket that lost
 // its content is an empty cache, not a wrong one. A database that was restored from a backup is believed; its keys are not
 // kept until their entries in the bucket have expired.
+//
+// After an outage of the watch the bucket may hold what was outdated meanwhile. For the first five seconds of the new watch,
+// and while there is none, reads therefore go to the database, and what they load puts the bucket right.
 package nearcache

@@ -3,6 +3,7 @@ package nearcache
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ func (c *Cache) Run(ctx context.Context) error {
 			failures = 0
 		})
 		c.purge()
+		c.trusted.Store(math.MaxInt64)
 		if ctx.Err() != nil {
 			break
 		}
@@ -81,6 +83,9 @@ func (c *Cache) watch(ctx context.Context, live func()) error {
 	}
 	// What was read before the consumer was made may have changed unseen.
 	c.purge()
+	if c.trusted.Load() == math.MaxInt64 {
+		c.trusted.Store(int64(time.Since(c.begun) + distrust))
+	}
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(watchPrefetch), jetstream.PullExpiry(watchExpiry),
 		jetstream.PullHeartbeat(watchHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
