@@ -29,21 +29,6 @@ const (
 	reasonInvalidToken = "invalid_token"
 )
 
-// Connection is a user's access to Google in short.
-type Connection struct {
-	State  string   `json:"state"`
-	Scopes []string `json:"scopes"`
-}
-
-// Connection returns the state of the user's Google account; StateDisconnected when there never was one.
-func (s *Service) Connection(ctx context.Context, userID string) (Connection, error) {
-	a, err := s.account(ctx, s.ob.Pool(), userID)
-	if err != nil {
-		return Connection{}, postgres.Fault(err)
-	}
-	return Connection{State: a.State, Scopes: a.Scopes}, nil
-}
-
 // Connect keeps what a grant allows. A Google account other than the one before is fault.Conflict
 // "google-account-differs", a grant that can't last "google-consent-incomplete".
 func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, g Grant) error {
@@ -360,7 +345,8 @@ func saveAccount(ctx context.Context, tx pgx.Tx, a account) (int64, error) {
 // saveTokens stores refreshed tokens, which is no fact to tell.
 func saveTokens(ctx context.Context, tx pgx.Tx, a account) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE google_accounts SET access_token = $2, refresh_token = $3, access_expires_at = $4, scopes = $5, updated_at = now()
+		UPDATE google_accounts SET access_token = $2, refresh_token = $3, access_expires_at = $4, scopes = $5, updated_at = now(),
+			version = version + (scopes IS DISTINCT FROM $5)::int -- users see the scopes
 		WHERE user_id = $1`, a.UserID, a.AccessToken, a.RefreshToken, a.AccessExpiresAt, a.Scopes)
 	if err != nil {
 		return fmt.Errorf("save tokens of user %s: %w", a.UserID, err)

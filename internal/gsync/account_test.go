@@ -31,9 +31,9 @@ func TestConnectAndDisconnect(t *testing.T) {
 	p := w.user(alice)
 	ctx := t.Context()
 
-	connection, err := w.Connection(ctx, p.id)
+	connection, err := w.account(ctx, w.ob.Pool(), p.id)
 	require.NoError(t, err)
-	require.Equal(t, Connection{State: StateDisconnected, Scopes: []string{}}, connection)
+	require.Equal(t, account{UserID: p.id, State: StateDisconnected, Scopes: []string{}}, connection)
 	for _, typ := range []string{events.SyncFull, events.SyncTasks, events.SyncCalendar} {
 		_, _, err = w.Request(ctx, testMeta, p.id, typ, "")
 		requireFault(t, err, fault.Conflict, "google-not-connected")
@@ -98,7 +98,7 @@ func TestDisconnectWithoutGoogle(t *testing.T) {
 	p := w.connected(alice)
 	w.fault(http.MethodPost, "/revoke", 1, 0, object{"status": 503})
 	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
-	connection, err := w.Connection(t.Context(), p.id)
+	connection, err := w.account(t.Context(), w.ob.Pool(), p.id)
 	require.NoError(t, err)
 	require.Equal(t, StateDisconnected, connection.State)
 }
@@ -159,7 +159,7 @@ func TestTokenRefusedEarly(t *testing.T) {
 	p := w.connected(alice)
 	w.fault(http.MethodGet, "/tasks/*", 2, 1, object{"status": 401, "reason": "authError"})
 	p.synced("", "")
-	connection, err := w.Connection(t.Context(), p.id)
+	connection, err := w.account(t.Context(), w.ob.Pool(), p.id)
 	require.NoError(t, err)
 	require.Equal(t, StateConnected, connection.State)
 

@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -76,12 +77,15 @@ func TestDatabaseAwayIsUnavailable(t *testing.T) {
 	alice := w.signIn("alice")
 	home := alice.home()
 	w.cutDatabase()
-	for _, path := range []string{"/api/auth/session", "/api/workspaces", "/api/workspaces/" + home + "/data", "/api/ws"} {
+	for _, path := range []string{"/api/workspaces", "/api/workspaces/" + home + "/data", "/api/auth/sessions"} {
 		r := alice.get(path)
 		require.Equal(t, http.StatusServiceUnavailable, r.status, path)
 		require.Equal(t, "database-unavailable", r.code())
 		require.Equal(t, "1", r.header.Get("Retry-After"))
 	}
+	stranger := w.visitor()
+	stranger.header = http.Header{"Cookie": {"fdc_session=" + base64.RawURLEncoding.EncodeToString(make([]byte, 32))}}
+	require.Equal(t, http.StatusServiceUnavailable, stranger.get("/api/auth/session").status, "nobody can say whether there is such a session")
 	require.Equal(t, http.StatusForbidden, alice.send(http.MethodPost, "/api/workspaces", object{"name": "x"}, "Origin", "https://evil.example").status)
 	require.Equal(t, "sign-in-expired", w.visitor().get("/api/auth/callback").code(), "told, though it can't be put on record")
 	require.Equal(t, http.StatusOK, alice.get("/api/health").status)

@@ -166,6 +166,7 @@ func (a *api) callback(c *call) error {
 		if err := a.Google.Connect(c.ctx(), c.meta(), c.user(), grant); err != nil {
 			return err
 		}
+		c.changed(c.user())
 	}
 	return c.redirect(flow.Redirect)
 }
@@ -202,10 +203,6 @@ func (a *api) logout(c *call) error {
 }
 
 func (a *api) currentSession(c *call) error {
-	connection, err := a.Google.Connection(c.ctx(), c.user())
-	if err != nil {
-		return err
-	}
 	s := c.session
 	return c.json(http.StatusOK, CurrentSession{
 		User: User{ID: s.User.ID, Email: s.User.Email, Name: s.User.Name, SystemRole: s.User.SystemRole},
@@ -215,7 +212,7 @@ func (a *api) currentSession(c *call) error {
 		Workspaces: each(s.Memberships, func(m identity.Membership) WorkspaceRole {
 			return WorkspaceRole{ID: m.WorkspaceID, Name: m.Name, Role: m.Role}
 		}),
-		Google: GoogleConnection{State: connection.State, Scopes: orEmpty(connection.Scopes)},
+		Google: GoogleConnection{State: s.Google.State, Scopes: orEmpty(s.Google.Scopes)},
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"fdc/internal/identity"
-	"fdc/internal/platform/fault"
 	"fdc/internal/platform/flags"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/workspace"
@@ -94,30 +93,33 @@ var cacheStatus = map[nearcache.Layer]string{
 
 // readData finds the answer's body and what Cache-Status says of it.
 func (a *api) readData(c *call) (version int64, body []byte, status string, err error) {
-	if a.Documents == nil || !a.Flags.Enabled(flags.WorkspaceCache) {
+	// The right to read is the session's, of this request; the cache knows of none. Whose session says no may have come in a
+	// moment ago, on another node: the database says.
+	member := slices.ContainsFunc(c.session.Memberships, func(m identity.Membership) bool { return m.WorkspaceID == c.path("id") })
+	if !member || a.Documents == nil || !a.Flags.Enabled(flags.WorkspaceCache) {
 		doc, err := a.Workspaces.Data(c.ctx(), c.user(), c.path("id"))
 		if err != nil {
 			return 0, nil, "", err
 		}
 		return doc.Version, encodeDocument(doc), cacheStatus[nearcache.Bypass], nil
 	}
-	// The right to read is the session's, of this request; the cache knows of none.
-	if !slices.ContainsFunc(c.session.Memberships, func(m identity.Membership) bool { return m.WorkspaceID == c.path("id") }) {
-		return 0, nil, "", fault.Missing("workspace")
-	}
 	v, err := a.Documents.Get(c.ctx(), c.path("id"), newestTag(c.request().Header))
 	return v.Version, v.Data, cacheStatus[v.Layer], err
 }
 
-// LoadDocument reads what a cache of documents holds: the whole answer, so that a hit is written as it is.
-func LoadDocument(workspaces *workspace.Service) nearcache.Load {
-	return func(ctx context.Context, workspaceID string) (int64, []byte, error) {
+// Documents is a cache of whole answers, so that a hit is written as it is.
+type Documents = nearcache.Cache[[]byte]
+
+// NewDocuments returns a cache of the documents of workspaces.
+func NewDocuments(workspaces *workspace.Service, c nearcache.Config) (*Documents, error) {
+	load := func(ctx context.Context, workspaceID string) (int64, []byte, error) {
 		doc, err := workspaces.DocumentOf(ctx, workspaceID)
 		if err != nil {
 			return 0, nil, err
 		}
 		return doc.Version, encodeDocument(doc), nil
 	}
+	return nearcache.New(c, load, func(data []byte) ([]byte, int, error) { return data, cap(data), nil })
 }
 
 // encodeDocument writes a Document as encoding/json would, but takes the data as it comes from the database instead of

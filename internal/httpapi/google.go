@@ -195,6 +195,7 @@ func (a *api) disconnectGoogle(c *call) error {
 	if err := a.Google.Disconnect(c.ctx(), c.meta(), c.user()); err != nil {
 		return err
 	}
+	c.changed(c.user())
 	return c.empty(http.StatusNoContent)
 }
 

@@ -18,7 +18,6 @@ import (
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/flags"
-	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
@@ -33,8 +32,8 @@ type Config struct {
 	Tasks      *task.Service
 	Google     *gsync.Service
 	Push       *push.Hub
-	Documents  *nearcache.Cache // of LoadDocument; nil: every read goes to the database
-	Keys       *seal.Keys       // for the cookie of a sign-in under way
+	Documents  *Documents // nil: every read goes to the database
+	Keys       *seal.Keys // for the cookie of a sign-in under way
 	Limiter    *ratelimit.Limiter
 
 	PublicURL      *url.URL // scheme and host as browsers see them

@@ -32,6 +32,13 @@ func (c *call) authenticate() error {
 	return nil
 }
 
+// changed tells the cache of sessions that what a user's sessions show was changed by this request.
+func (c *call) changed(userID string) {
+	if err := c.api.Identity.Changed(c.ctx(), userID); err != nil {
+		c.api.Log.Warn().Err(err).Str("request_id", c.id).Msg("sessions not withdrawn; the invalidator does it")
+	}
+}
+
 // cookie is a cookie that scripts can't read and other sites can't send along with unsafe requests. A lifetime of zero
 // deletes it.
 func (a *api) cookie(name, value, path string, lifetime time.Duration) *http.Cookie {

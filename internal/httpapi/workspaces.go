@@ -127,6 +127,7 @@ func (a *api) createWorkspace(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.changed(c.user())
 	return c.json(http.StatusCreated, workspaceOf(w))
 }
 
@@ -151,6 +152,7 @@ func (a *api) addMember(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.changed(m.UserID)
 	c.setHeader("Location", "/api/workspaces/"+c.path("id")+"/members/"+m.UserID)
 	return c.json(http.StatusCreated, memberOf(m))
 }
@@ -164,6 +166,7 @@ func (a *api) setMemberRole(c *call) error {
 	if err != nil {
 		return err
 	}
+	c.changed(m.UserID)
 	return c.json(http.StatusOK, memberOf(m))
 }
 
@@ -171,5 +174,6 @@ func (a *api) removeMember(c *call) error {
 	if err := a.Workspaces.RemoveMember(c.ctx(), c.meta(), c.user(), c.path("id"), c.path("userId")); err != nil {
 		return err
 	}
+	c.changed(c.path("userId"))
 	return c.empty(http.StatusNoContent)
 }

@@ -93,20 +93,24 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
 	hub := push.New(js, nc, quiet, w.metrics)
-	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	near := func(bucket string) nearcache.Config {
+		kv, err := bus.BindBucket(t.Context(), js, bucket, nil)
+		require.NoError(t, err)
+		return nearcache.Config{KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: quiet, Metrics: w.metrics}
+	}
+	documents, err := httpapi.NewDocuments(workspaces, near(bus.WorkspaceData))
 	require.NoError(t, err)
-	documents, err := nearcache.New(nearcache.Config{
-		Name: bus.WorkspaceData, KV: kv, JS: js, NATS: nc, Load: httpapi.LoadDocument(workspaces), MaxBytes: 1 << 20,
-		Log: quiet, Metrics: w.metrics,
-	})
+	users := identity.New(ob, workspaces)
+	sessions, err := identity.NewCache(pool, near(bus.Sessions))
 	require.NoError(t, err)
+	users.UseCache(sessions, func() bool { return true })
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {
 		return time.Date(2026, time.March, 1, 12, 0, 20, 0, time.UTC) // no test meets a minute's edge
 	}})
 	api := httptest.NewUnstartedServer(nil)
 	config := httpapi.Config{
-		Identity: identity.New(ob, workspaces), Workspaces: workspaces, Tasks: tasks,
+		Identity: users, Workspaces: workspaces, Tasks: tasks,
 		Google: gsync.New(gsync.Config{
 			Outbox: ob, Keys: keys, Tasks: tasks, Members: workspaces, Log: quiet, Source: "/fdc/api",
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
@@ -124,7 +128,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run, documents.Run} {
+	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run, documents.Run, sessions.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Errorf("run: %v", err)

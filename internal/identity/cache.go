@@ -2,19 +2,206 @@ package identity
 
 import (
 	"context"
-	"encoding/hex"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"fdc/events"
 	"fdc/internal/platform/nearcache"
+	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/worker"
 )
 
-// Invalidator withdraws ended sessions from the cache bucket.
+// Cache holds live sessions by the hash of their token: the user with the system role, the memberships, the connection to
+// Google and the end. An entry's version is the sum of the versions of all rows that it was made of, none of which goes back,
+// so that any change of one makes a newer entry.
+//
+// How long ago a session was seen is not in it: an entry is filled for somebody who asks, so whoever is served from it was
+// seen a few minutes ago at most.
+type Cache struct{ *nearcache.Cache[*known] }
+
+// known is a session as this node holds it. Nodes hold many, so all strings are in one, and times are in microseconds.
+type known struct {
+	text             string             // the fields, then what memberships and scopes point into
+	ends             [fieldCount]uint16 // of each field in text
+	created, expires int64
+	memberships      []Membership
+	scopes           []string
+	noted            atomic.Bool // that it was seen
+}
+
+// fieldCount is how many strings a session has beside its lists.
+const fieldCount = 6
+
+func (s *Session) fields() [fieldCount]*string {
+	return [...]*string{&s.ID, &s.User.ID, &s.User.Email, &s.User.Name, &s.User.SystemRole, &s.Google.State}
+}
+
+// pack takes over s and its lists.
+func pack(s Session) *known {
+	k := &known{
+		created: s.CreatedAt.UnixMicro(), expires: s.ExpiresAt.UnixMicro(), memberships: s.Memberships, scopes: s.Google.Scopes,
+	}
+	fields := s.fields()
+	packed := fields[:]
+	for i := range k.memberships {
+		m := &k.memberships[i]
+		packed = append(packed, &m.WorkspaceID, &m.Name, &m.Role)
+	}
+	for i := range k.scopes {
+		packed = append(packed, &k.scopes[i])
+	}
+	var all strings.Builder
+	for i, f := range packed {
+		all.WriteString(*f)
+		if i < fieldCount {
+			k.ends[i] = uint16(all.Len()) //nolint:gosec // ids, an address and a name are far shorter
+		}
+	}
+	k.text = strings.Clone(all.String()) // without the builder's spare room
+	begin := 0
+	for _, f := range packed {
+		end := begin + len(*f)
+		*f, begin = k.text[begin:end], end
+	}
+	return k
+}
+
+// session unpacks what pack has taken over, but for the lists, which are shared.
+func (k *known) session() Session {
+	s := Session{
+		CreatedAt: time.UnixMicro(k.created), ExpiresAt: time.UnixMicro(k.expires), Memberships: k.memberships,
+		Google: Google{Scopes: k.scopes},
+	}
+	begin := uint16(0)
+	for i, f := range s.fields() {
+		*f, begin = k.text[begin:k.ends[i]], k.ends[i]
+	}
+	s.IdleExpiresAt = idleExpiry(s.ExpiresAt)
+	return s
+}
+
+// size is about how many bytes of memory it takes.
+func (k *known) size() int {
+	return int(unsafe.Sizeof(*k)) + len(k.text) +
+		len(k.memberships)*int(unsafe.Sizeof(Membership{})) + len(k.scopes)*int(unsafe.Sizeof(""))
+}
+
+// NewCache returns a Cache of the sessions in pool.
+func NewCache(pool *pgxpool.Pool, c nearcache.Config) (*Cache, error) {
+	near, err := nearcache.New(c, loadSession(pool), decodeSession)
+	return &Cache{near}, err
+}
+
+func loadSession(pool *pgxpool.Pool) nearcache.Load {
+	return func(ctx context.Context, key string) (int64, []byte, error) {
+		hash, err := keyText.DecodeString(key)
+		if err != nil {
+			return 0, nil, fmt.Errorf("load session: %w", err)
+		}
+		r, err := findSession(ctx, pool, hash)
+		if err != nil {
+			return 0, nil, err
+		}
+		data, err := json.Marshal(r.session())
+		return r.Version, data, err
+	}
+}
+
+// decodeSession reads what loadSession has written.
+func decodeSession(data []byte) (*known, int, error) {
+	var s Session
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, 0, fmt.Errorf("decode session: %w", err)
+	}
+	if s.ID == "" || s.User.ID == "" {
+		return nil, 0, errors.New("decode session: it has no ids")
+	}
+	k := pack(s)
+	return k, k.size(), nil
+}
+
+// find is the cached way of findSession.
+func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (s Session, unnoted bool, err error) {
+	v, err := c.Get(ctx, cacheKey(hash[:]), 0)
+	if err != nil {
+		return Session{}, false, err
+	}
+	s = v.Data.session()
+	if !time.Now().Before(s.ExpiresAt) {
+		return Session{}, false, errGone
+	}
+	return s, !v.Data.noted.Load() && v.Data.noted.CompareAndSwap(false, true), nil
+}
+
+// outdated lists, by their keys, the entries of sessions that have changed, each with the newest version that is not to be
+// served any more.
+func outdated(ctx context.Context, q postgres.Querier, where string, id any) (map[string]int64, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT s.token_hash, s.version + u.version + coalesce(g.version, 0)
+		       - (s.revoked_at IS NULL AND u.disabled_at IS NULL)::int AS version
+		FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = s.user_id
+		WHERE s.expires_at > now() AND `+where, id)
+	type entry struct {
+		TokenHash []byte
+		Version   int64
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[entry])
+	if err != nil {
+		return nil, fmt.Errorf("look up changed sessions: %w", postgres.Fault(err))
+	}
+	versions := make(map[string]int64, len(list))
+	for _, e := range list {
+		versions[cacheKey(e.TokenHash)] = e.Version
+	}
+	return versions, nil
+}
+
+const (
+	ofUser     = `s.user_id = $1 AND s.revoked_at IS NULL`
+	ofSessions = `s.id = ANY ($1::uuid[])`
+)
+
+// withdraw tells the cache. What it does not take now it owes: the caller's commit stands, and its answer need not wait.
+func (s *Service) withdraw(ctx context.Context, outdated map[string]int64) {
+	if s.cache == nil || len(outdated) == 0 {
+		return
+	}
+	if err := s.cache.Withdraw(ctx, outdated); err != nil {
+		s.cache.Log.Warn().Err(err).Int("sessions", len(outdated)).Msg("sessions not withdrawn from the bucket yet")
+	}
+}
+
+// Changed withdraws from the cache what the user's sessions showed before a commit that was made here. It waits for the bus
+// for 1.5 s at most; see nearcache for what holds when that isn't enough. After an error the invalidator does it.
+func (s *Service) Changed(ctx context.Context, userID string) error {
+	if s.cache == nil {
+		return nil
+	}
+	list, err := outdated(ctx, s.outbox.Pool(), ofUser, userID)
+	s.withdraw(ctx, list)
+	return err
+}
+
+// keyText is base64url, whose letters all may stand in a bucket's key.
+var keyText = base64.RawURLEncoding
+
+// cacheKey is the bucket's key of a token's hash.
+func cacheKey(hash []byte) string {
+	var key [(sha256.Size*8 + 5) / 6]byte
+	keyText.Encode(key[:], hash)
+	return string(key[:])
+}
+
+// Invalidator withdraws sessions from the cache bucket that have ended or changed.
 type Invalidator struct {
 	pool   *pgxpool.Pool
 	bucket *nearcache.Bucket
@@ -26,23 +213,38 @@ func NewInvalidator(pool *pgxpool.Pool, bucket *nearcache.Bucket) *Invalidator {
 	return &Invalidator{pool: pool, bucket: bucket}
 }
 
-// SessionRevoked leaves a tombstone of the session's last version. It may be called late, twice or out of order.
-func (i *Invalidator) SessionRevoked(ctx context.Context, d *worker.Delivery) error {
-	data, ok := d.Event.Data.(events.SessionRevoked)
-	if !ok {
-		return worker.Discard(fmt.Errorf("want session.revoked, got %s", d.Event.Type))
+// Handlers are the events that end or change what sessions show, by action. What they do is right whenever they are called,
+// as it depends on the rows of that moment: late, twice or out of order.
+func (i *Invalidator) Handlers() map[string]worker.Handler {
+	session := func(ctx context.Context, d *worker.Delivery) error {
+		return i.withdraw(ctx, ofSessions, []string{d.Event.Subject})
 	}
-	var hash []byte
-	err := i.pool.QueryRow(ctx, `SELECT token_hash FROM sessions WHERE id = $1`, data.SessionID).Scan(&hash)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil // swept: no token leads to it any more
+	user := func(ctx context.Context, d *worker.Delivery) error { return i.withdraw(ctx, ofUser, d.Event.UserID) }
+	return map[string]worker.Handler{
+		"session.created": user, // Google may have told a new name
+		"session.revoked": session,
+
+		"user.role_changed":      user,
+		"google.connected":       user,
+		"google.disconnected":    user,
+		"google.reauth_required": user,
+
+		"workspace.created":             user,
+		"workspace.member_added":        user,
+		"workspace.member_role_changed": user,
+		"workspace.member_removed":      user,
 	}
-	if err != nil {
-		return fmt.Errorf("look up session %s: %w", data.SessionID, err)
-	}
-	_, err = i.bucket.PutIfNewer(ctx, CacheKey(hash), nearcache.Entry{Version: data.Version, Tombstone: true})
-	return err
 }
 
-// CacheKey is the bucket's key of a token's hash.
-func CacheKey(hash []byte) string { return hex.EncodeToString(hash) }
+func (i *Invalidator) withdraw(ctx context.Context, where string, id any) error {
+	versions, err := outdated(ctx, i.pool, where, id)
+	if err != nil {
+		return err
+	}
+	for key, version := range versions {
+		if _, err := i.bucket.PutIfNewer(ctx, key, nearcache.Entry{Version: version, Tombstone: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

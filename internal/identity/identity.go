@@ -61,8 +61,15 @@ type Session struct {
 	User          User
 	CreatedAt     time.Time
 	ExpiresAt     time.Time // whatever happens
-	IdleExpiresAt time.Time // unless a request comes; not after ExpiresAt
+	IdleExpiresAt time.Time `json:"-"` // unless a request comes; not after ExpiresAt
 	Memberships   []Membership
+	Google        Google
+}
+
+// Google is what a user's connection to Google allows.
+type Google struct {
+	State  string // as gsync names it
+	Scopes []string
 }
 
 // Device is one of a user's own sessions, as a list of devices shows it.
@@ -125,26 +132,37 @@ func oneLine(s string, longest int) string {
 	return strings.TrimSpace(s)
 }
 
+// tokenBytes is how many random bytes a token has.
+const tokenBytes = 32
+
+// tokenText is the form that a cookie holds. There is one text for each token: no stray bits at the end.
+var tokenText = base64.RawURLEncoding.Strict()
+
 // newToken makes a session's token: what the cookie holds.
 func newToken() seal.Secret {
-	b := make([]byte, 32)
+	b := make([]byte, tokenBytes)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the program instead
-	return seal.Secret(base64.RawURLEncoding.EncodeToString(b))
+	return seal.Secret(tokenText.EncodeToString(b))
 }
 
-// hashToken is what is stored of a token; false for what newToken can't have made.
-func hashToken(token string) (hash []byte, ok bool) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) != 32 {
-		return nil, false
+// hashToken is what is stored of a token; false for what newToken can't have made. It runs with every request and allocates
+// nothing.
+func hashToken(token string) (hash [sha256.Size]byte, ok bool) {
+	var text [(tokenBytes*8 + 5) / 6]byte
+	if copy(text[:], token) != len(token) || len(token) != len(text) {
+		return hash, false
 	}
-	sum := sha256.Sum256([]byte(token))
-	return sum[:], true
+	var b [tokenBytes + 1]byte // Decode writes whole groups
+	if _, err := tokenText.Decode(b[:], text[:]); err != nil {
+		return hash, false
+	}
+	return sha256.Sum256(text[:]), true
 }
 
-// idleExpiry is when a session that was seen last then ends.
-func idleExpiry(lastSeen, expires time.Time) time.Time {
-	if idle := lastSeen.Add(IdleTimeout); idle.Before(expires) {
+// idleExpiry is when a session ends that is seen at this moment. That goes on record within a minute, so it may end a minute
+// later than this.
+func idleExpiry(expires time.Time) time.Time {
+	if idle := time.Now().Add(IdleTimeout); idle.Before(expires) {
 		return idle
 	}
 	return expires

@@ -10,6 +10,7 @@ import (
 
 	"fdc/events"
 	"fdc/internal/platform/fault"
+	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
@@ -27,10 +28,19 @@ type WorkspaceMaker interface {
 type Service struct {
 	outbox     *outbox.Outbox
 	workspaces WorkspaceMaker
+	cache      *Cache
+	cached     func() bool
+	seen       seen
 }
 
 // New returns a Service that writes through ob and makes first workspaces with ws.
-func New(ob *outbox.Outbox, ws WorkspaceMaker) *Service { return &Service{outbox: ob, workspaces: ws} }
+func New(ob *outbox.Outbox, ws WorkspaceMaker) *Service {
+	return &Service{outbox: ob, workspaces: ws, cached: func() bool { return false }}
+}
+
+// UseCache makes s look for sessions in c first, as long as on says so. Call it before anything else. What s ends or changes
+// it withdraws from c whether that is on or not.
+func (s *Service) UseCache(c *Cache, on func() bool) { s.cache, s.cached = c, on }
 
 // signInAttempts is how often a sign-in is tried: when two make the same user at one moment, the second finds it at its
 // second try.
@@ -45,10 +55,14 @@ func (s *Service) SignIn(ctx context.Context, meta events.Meta, p Profile) (seal
 	}
 	token := newToken()
 	var sess Session
+	var changed map[string]int64
 	for attempt := 1; ; attempt++ {
 		err = s.outbox.Tx(ctx, func(tx pgx.Tx) error {
 			var err error
-			sess, err = s.signIn(ctx, tx, meta, p, token)
+			if sess, err = s.signIn(ctx, tx, meta, p, token); err != nil {
+				return err
+			}
+			changed, err = outdated(ctx, tx, ofUser, sess.User.ID)
 			return err
 		})
 		if attempt == signInAttempts || !lostRace(err) {
@@ -56,6 +70,7 @@ func (s *Service) SignIn(ctx context.Context, meta events.Meta, p Profile) (seal
 		}
 	}
 	if err == nil {
+		s.withdraw(ctx, changed)
 		return token, sess, nil
 	}
 	if refused, ok := errors.AsType[*fault.Error](err); ok && refused.Kind == fault.Forbidden {
@@ -82,7 +97,7 @@ func (s *Service) signIn(ctx context.Context, tx pgx.Tx, meta events.Meta, p Pro
 	if err != nil {
 		return Session{}, fmt.Errorf("sign in: %w", err)
 	}
-	sess, err := s.start(ctx, tx, as(meta, a.ID), a.User, token)
+	sess, err := s.start(ctx, tx, as(meta, a.ID), a.ID, token)
 	if err != nil {
 		return Session{}, fmt.Errorf("start session for user %s: %w", a.ID, err)
 	}
@@ -171,61 +186,51 @@ func as(meta events.Meta, userID string) events.Meta {
 	return meta
 }
 
-func (s *Service) start(ctx context.Context, tx pgx.Tx, meta events.Meta, u User, token seal.Secret) (Session, error) {
+func (s *Service) start(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, token seal.Secret) (Session, error) {
 	hash, _ := hashToken(token.Reveal())
 	created := events.New(meta, "", events.SessionCreated{
-		SessionID: events.NewID(), UserID: u.ID, Version: 1, Method: "google",
+		SessionID: events.NewID(), UserID: userID, Version: 1, Method: "google",
 	})
-	sess := Session{ID: created.Subject, User: u}
-	var err error
 	// The event's user agent is cleaned of what Postgres can't hold.
-	sess.CreatedAt, sess.ExpiresAt, err = insertSession(ctx, tx, sess.ID, u.ID, hash, created.IP, created.UserAgent)
+	if err := insertSession(ctx, tx, created.Subject, userID, hash[:], created.IP, created.UserAgent); err != nil {
+		return Session{}, err
+	}
+	r, err := findSession(ctx, tx, hash[:])
 	if err != nil {
 		return Session{}, err
 	}
-	sess.IdleExpiresAt = idleExpiry(sess.CreatedAt, sess.ExpiresAt)
-	if sess.Memberships, err = listMemberships(ctx, tx, u.ID); err != nil {
-		return Session{}, err
-	}
-	return sess, outbox.Append(ctx, tx, created)
+	return r.session(), outbox.Append(ctx, tx, created)
 }
 
-// Authenticate finds the live session that a token belongs to, and who may enter where at this moment. Everything else
-// is fault.Unauthenticated, without saying why.
+// Authenticate finds the live session that a token belongs to, and who may enter where. Everything else is
+// fault.Unauthenticated, without saying why. See the package for how old the answer may be.
 func (s *Service) Authenticate(ctx context.Context, token string) (Session, error) {
 	hash, ok := hashToken(token)
 	if !ok {
-		return Session{}, unauthenticated()
+		return Session{}, errGone
 	}
-	r, err := findSession(ctx, s.outbox.Pool(), hash)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Session{}, unauthenticated()
-	}
-	if err != nil {
-		return Session{}, fmt.Errorf("find session: %w", postgres.Fault(err))
-	}
-	if r.Unnoted {
-		seen, err := touchSession(ctx, s.outbox.Pool(), r.SessionID)
-		switch {
-		case err == nil:
-			r.LastSeenAt = seen
-		case !errors.Is(err, pgx.ErrNoRows):
-			return Session{}, fmt.Errorf("note session %s: %w", r.SessionID, postgres.Fault(err))
+	var session Session
+	var unnoted bool
+	if s.cached() {
+		var err error
+		if session, unnoted, err = s.cache.find(ctx, hash); err != nil {
+			return Session{}, err
 		}
+	} else {
+		r, err := findSession(ctx, s.outbox.Pool(), hash[:])
+		if err != nil {
+			return Session{}, err
+		}
+		session, unnoted = r.session(), r.Unnoted
 	}
-	return Session{
-		ID:            r.SessionID,
-		User:          r.User,
-		CreatedAt:     r.CreatedAt,
-		ExpiresAt:     r.ExpiresAt,
-		IdleExpiresAt: idleExpiry(r.LastSeenAt, r.ExpiresAt),
-		Memberships:   r.Memberships,
-	}, nil
+	if unnoted {
+		s.seen.note(session.ID)
+	}
+	return session, nil
 }
 
-func unauthenticated() error {
-	return fault.New(fault.Unauthenticated, "unauthenticated", "There is no valid session; sign in.")
-}
+// errGone is unauthenticated for good: no token comes to life, or back to it.
+var errGone = fault.Wrap(nearcache.ErrGone, fault.Unauthenticated, "unauthenticated", "There is no valid session; sign in.")
 
 // Sessions lists the live sessions of a user, newest first, 200 at most.
 func (s *Service) Sessions(ctx context.Context, userID string) ([]Device, error) {
@@ -318,26 +323,31 @@ func (s *Service) findUser(ctx context.Context, where, value, what string) (User
 
 // end revokes in a transaction and tells it, session by session.
 func (s *Service) end(ctx context.Context, meta events.Meta, reason string, revoke func(pgx.Tx) ([]ended, error)) error {
+	var over map[string]int64
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
 		list, err := revoke(tx)
 		if err != nil {
 			return err
 		}
-		for _, e := range list {
+		ids := make([]string, len(list))
+		for i, e := range list {
 			if err := outbox.Append(ctx, tx, e.event(meta, reason)); err != nil {
 				return err
 			}
+			ids[i] = e.ID
 		}
-		return nil
+		over, err = outdated(ctx, tx, ofSessions, ids)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("end sessions (%s): %w", reason, err)
 	}
+	s.withdraw(ctx, over)
 	return nil
 }
 
 // SetSystemRole makes a user an operator (events.SystemRoleAdmin) or an ordinary user again. The role that the user has
-// already is no change. Sessions see it with their next request.
+// already is no change. Sessions see it as soon as they would see their end.
 func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, role string) error {
 	if role != events.SystemRoleAdmin && role != events.SystemRoleUser {
 		return fault.Wrong(fault.Field{Pointer: "/systemRole", Detail: "Want SA or USER."})
@@ -345,6 +355,7 @@ func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, r
 	if !events.ValidID(userID) {
 		return fault.Missing("user")
 	}
+	var changed map[string]int64
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
 		a, err := lockByID(ctx, tx, userID)
 		if err != nil || a.SystemRole == role {
@@ -354,6 +365,9 @@ func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, r
 		if err != nil {
 			return err
 		}
+		if changed, err = outdated(ctx, tx, ofUser, userID); err != nil {
+			return err
+		}
 		return outbox.Append(ctx, tx, events.New(meta, "", events.UserRoleChanged{
 			UserID: userID, Version: version, From: a.SystemRole, To: role,
 		}))
@@ -361,6 +375,7 @@ func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, r
 	if err != nil {
 		return fmt.Errorf("set system role of user %s: %w", userID, err)
 	}
+	s.withdraw(ctx, changed)
 	return nil
 }
 

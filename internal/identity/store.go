@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -80,58 +81,65 @@ func deleteInvited(ctx context.Context, tx pgx.Tx, id string) error {
 	return err
 }
 
-func listMemberships(ctx context.Context, q postgres.Querier, userID string) ([]Membership, error) {
-	rows, _ := q.Query(ctx, `
-		SELECT w.id AS workspace_id, w.name, m.role
-		FROM workspace_members m JOIN workspaces w ON w.id = m.workspace_id
-		WHERE m.user_id = $1
-		ORDER BY m.joined_at, w.id`, userID)
-	return pgx.CollectRows(rows, pgx.RowToStructByName[Membership])
-}
-
-func insertSession(
-	ctx context.Context, tx pgx.Tx, id, userID string, hash []byte, ip, userAgent string,
-) (createdAt, expiresAt time.Time, err error) {
-	err = tx.QueryRow(ctx, `
-		INSERT INTO sessions (id, user_id, token_hash, ip, user_agent, expires_at)
-		VALUES ($1, $2, $3, $4, $5, now() + $6::interval)
-		RETURNING created_at, expires_at`, id, userID, hash, ip, userAgent, Lifetime).Scan(&createdAt, &expiresAt)
-	return createdAt, expiresAt, err
+func insertSession(ctx context.Context, tx pgx.Tx, id, userID string, hash []byte, ip, userAgent string) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO sessions (id, user_id, token_hash, ip, user_agent, expires_at) VALUES ($1, $2, $3, $4, $5, now() + $6::interval)`,
+		id, userID, hash, ip, userAgent, Lifetime)
+	return err
 }
 
 // sessionRow is a live session with everything that a request needs to know.
 type sessionRow struct {
-	SessionID  string
-	CreatedAt  time.Time
-	LastSeenAt time.Time
-	ExpiresAt  time.Time
-	Unnoted    bool // it was seen longer ago than seenEvery
+	SessionID string
+	CreatedAt time.Time
+	ExpiresAt time.Time
+	Unnoted   bool  // it was seen longer ago than seenEvery
+	Version   int64 // of all that is here
 	User
-	Memberships []Membership
+	Memberships  []Membership
+	GoogleState  string
+	GoogleScopes []string
 }
 
-// findSession finds a live session by the hash of its token. pgx.ErrNoRows when there is none.
+func (r sessionRow) session() Session {
+	return Session{
+		ID: r.SessionID, User: r.User, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, IdleExpiresAt: idleExpiry(r.ExpiresAt),
+		Memberships: r.Memberships,
+		Google:      Google{State: r.GoogleState, Scopes: r.GoogleScopes},
+	}
+}
+
+// findSession finds a live session by the hash of its token. When there is none: errGone.
 func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionRow, error) {
 	rows, _ := q.Query(ctx, `
-		SELECT s.id AS session_id, s.created_at, s.last_seen_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		SELECT s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		       s.version + u.version + coalesce(g.version, 0) AS version,
 		       u.id, u.email, u.name, u.system_role,
 		       (SELECT coalesce(json_agg(json_build_object('workspaceId', w.id, 'name', w.name, 'role', m.role)
 		                                 ORDER BY m.joined_at, w.id), '[]')
 		        FROM workspace_members m JOIN workspaces w ON w.id = m.workspace_id
-		        WHERE m.user_id = u.id) AS memberships
-		FROM sessions s JOIN users u ON u.id = s.user_id
+		        WHERE m.user_id = u.id) AS memberships,
+		       coalesce(g.state, 'disconnected') AS google_state, coalesce(g.scopes, '{}') AS google_scopes
+		FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = u.id
 		WHERE s.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
 		  AND u.disabled_at IS NULL`, hash, IdleTimeout, seenEvery)
-	return pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[sessionRow])
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[sessionRow])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return sessionRow{}, errGone
+	}
+	if err != nil {
+		return sessionRow{}, fmt.Errorf("find session: %w", postgres.Fault(err))
+	}
+	return r, nil
 }
 
-// touchSession notes that the session was seen, and when. Of several requests at one moment, one does; the others get
-// pgx.ErrNoRows.
-func touchSession(ctx context.Context, q postgres.Querier, id string) (seen time.Time, err error) {
-	err = q.QueryRow(ctx, `
-		UPDATE sessions SET last_seen_at = now() WHERE id = $1 AND last_seen_at < now() - $2::interval
-		RETURNING last_seen_at`, id, seenEvery).Scan(&seen)
-	return seen, err
+// touchSessions notes that sessions were seen a moment ago.
+func touchSessions(ctx context.Context, q postgres.Querier, ids []string) error {
+	_, err := q.Exec(ctx, `
+		UPDATE sessions SET last_seen_at = now()
+		WHERE id IN (SELECT id FROM sessions WHERE id = ANY ($1::uuid[]) AND last_seen_at < now() - $2::interval
+		             ORDER BY id FOR NO KEY UPDATE)`, ids, seenEvery)
+	return postgres.Fault(err)
 }
 
 // maxDevices bounds the list; nobody has that many.

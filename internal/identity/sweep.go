@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -54,8 +55,12 @@ func (s *Service) Sweep(ctx context.Context, meta events.Meta) (int, error) {
 	return removed, nil
 }
 
-// RunSweeper sweeps every minute until ctx ends, and then returns nil. It outlives every failure of Postgres.
-func (s *Service) RunSweeper(ctx context.Context, source string, log zerolog.Logger) error {
+// Run notes what was seen every second and sweeps every minute until ctx ends, and then returns nil. It outlives every
+// failure of Postgres.
+func (s *Service) Run(ctx context.Context, source string, log zerolog.Logger) error {
+	var noting sync.WaitGroup
+	defer noting.Wait()
+	noting.Go(func() { s.runSeen(ctx, log) })
 	meta := events.Meta{Source: source, ActorID: events.SystemActor}
 	again := time.NewTicker(sweepEvery)
 	defer again.Stop()

@@ -22,7 +22,7 @@ func TestSweepingExpiredSessions(t *testing.T) {
 	require.NoError(t, d.Logout(ctx, by(alive.User.ID), revoked.ID))
 	d.exec(t, `UPDATE sessions SET expires_at = now() - interval '2 hours' WHERE id IN ($1, $2)`, old.ID, revoked.ID)
 	d.exec(t, `UPDATE sessions SET expires_at = now() - interval '1 minute' WHERE id = $1`, late.ID)
-	d.told(t)
+	d.db.Told(t)
 
 	system := events.Meta{Source: "/fdc/api", ActorID: events.SystemActor}
 	// While another place sweeps, nothing happens here.
@@ -38,7 +38,7 @@ func TestSweepingExpiredSessions(t *testing.T) {
 	n, err = d.Sweep(ctx, system)
 	require.NoError(t, err)
 	require.Equal(t, 2, n)
-	facts := d.told(t)
+	facts := d.db.Told(t)
 	require.Len(t, facts, 1, "the revoked one was told of before")
 	require.Equal(t, events.SessionRevoked{SessionID: old.ID, UserID: old.User.ID, Version: 2, Reason: events.RevokedExpired}, facts[0].Data)
 	require.Equal(t, events.SystemActor, facts[0].ActorID)
@@ -57,12 +57,12 @@ func TestTheSweeperClearsABacklog(t *testing.T) {
 	_, sess := d.signIn(t, person("alice"))
 	d.exec(t, `INSERT INTO sessions (id, user_id, token_hash, expires_at)
 		SELECT gen_random_uuid(), $1, sha256(n::text::bytea), now() - interval '1 day' FROM generate_series(1, 450) n`, sess.User.ID)
-	d.told(t)
+	d.db.Told(t)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- d.RunSweeper(ctx, "/fdc/api", zerolog.Nop()) }()
+	go func() { ended <- d.Run(ctx, "/fdc/api", zerolog.Nop()) }()
 	require.Eventually(t, func() bool { return d.count(t, `SELECT count(*) FROM sessions`) == 1 }, 30*time.Second, 10*time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
-	require.Len(t, d.told(t), 450)
+	require.Len(t, d.db.Told(t), 450)
 }

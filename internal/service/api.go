@@ -38,6 +38,7 @@ type APIConfig struct {
 	PublicURL      PublicURL    `env:"PUBLIC_URL" envDefault:"http://127.0.0.1:8080"`
 	TrustedProxies ProxyNetwork `env:"TRUSTED_PROXIES"`
 	SyncAsync      bool         `env:"SYNC_ASYNC_MODE" envDefault:"true"`
+	NoSessions     bool         `env:"DISABLE_SESSION_CACHE" envDefault:"false"`
 	NoDocuments    bool         `env:"DISABLE_WORKSPACE_CACHE" envDefault:"false"`
 
 	RateLimitFactor RateFactor `env:"RATE_LIMIT_FACTOR" envDefault:"1"`
@@ -149,9 +150,26 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	users := identity.New(b.outbox, workspaces)
-	documents, err := documentCache(ctx, c, b, r, workspaces)
-	if err != nil {
-		return orderly(ctx, err)
+	var documents *httpapi.Documents
+	if !c.NoDocuments {
+		near, err := nearConfig(ctx, b, r, bus.WorkspaceData)
+		if err == nil {
+			documents, err = httpapi.NewDocuments(workspaces, near)
+		}
+		if err != nil {
+			return orderly(ctx, err)
+		}
+	}
+	var sessions *identity.Cache
+	if !c.NoSessions {
+		near, err := nearConfig(ctx, b, r, bus.Sessions)
+		if err == nil {
+			sessions, err = identity.NewCache(b.pool, near)
+		}
+		if err != nil {
+			return orderly(ctx, err)
+		}
+		users.UseCache(sessions, func() bool { return live.Enabled(flags.SessionCache) })
 	}
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
@@ -170,9 +188,12 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return limiter.Run(relayCtx) })
 	group.Go(func() error { return hub.Run(groupCtx) })
 	group.Go(func() error { return live.Run(groupCtx) })
-	group.Go(func() error { return users.RunSweeper(groupCtx, "/fdc/api", r.Log) })
+	group.Go(func() error { return users.Run(groupCtx, "/fdc/api", r.Log) })
 	if documents != nil {
 		group.Go(func() error { return documents.Run(groupCtx) })
+	}
+	if sessions != nil {
+		group.Go(func() error { return sessions.Run(groupCtx) })
 	}
 	group.Go(func() error {
 		defer stopRelay()
@@ -191,22 +212,13 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	return group.Wait()
 }
 
-// nearBytes is how much of the process's memory the documents of the near layer may take.
+// nearBytes is how much of the process's memory each near layer may take.
 const nearBytes = 64 << 20
 
-// documentCache is nil when it is switched off.
-func documentCache(ctx context.Context, c APIConfig, b *backends, r Runtime, workspaces *workspace.Service) (*nearcache.Cache, error) {
-	if c.NoDocuments {
-		return nil, nil //nolint:nilnil // no cache is no error
-	}
-	kv, err := bus.BindBucket(ctx, b.js, bus.WorkspaceData, r.waiting)
-	if err != nil {
-		return nil, err
-	}
-	return nearcache.New(nearcache.Config{
-		Name: bus.WorkspaceData, KV: kv, JS: b.js, NATS: b.nc, Load: httpapi.LoadDocument(workspaces), MaxBytes: nearBytes,
-		Log: r.Log, Metrics: r.Admin.Metrics,
-	})
+// nearConfig is what a cache of a bucket needs.
+func nearConfig(ctx context.Context, b *backends, r Runtime, bucket string) (nearcache.Config, error) {
+	kv, err := bus.BindBucket(ctx, b.js, bucket, r.waiting)
+	return nearcache.Config{KV: kv, JS: b.js, NATS: b.nc, MaxBytes: nearBytes, Log: r.Log, Metrics: r.Admin.Metrics}, err
 }
 
 // lateOutbox is the age at which the outbox counts as not draining.

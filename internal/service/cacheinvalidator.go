@@ -32,10 +32,8 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 	if err != nil {
 		return orderly(ctx, err)
 	}
-	handlers := map[string]worker.Handler{
-		"session.revoked":        identity.NewInvalidator(b.pool, nearcache.NewBucket(sessions)).SessionRevoked,
-		"workspace.data_updated": workspace.NewInvalidator(nearcache.NewBucket(documents)).DataUpdated,
-	}
+	handlers := identity.NewInvalidator(b.pool, nearcache.NewBucket(sessions)).Handlers()
+	handlers["workspace.data_updated"] = workspace.NewInvalidator(nearcache.NewBucket(documents)).DataUpdated
 	return consume(ctx, b, r, bus.CacheInvalidator, worker.Config{
 		Handle: func(ctx context.Context, d *worker.Delivery) error {
 			handle, ok := handlers[d.Event.Action()]

@@ -40,7 +40,7 @@ func open(t *testing.T) *desk {
 	d.w = d.workspace(t, d.alice)
 	_, err := workspaces.AddMember(t.Context(), by(d.alice), d.alice, d.w, "bob@example.com", workspace.RoleMember)
 	require.NoError(t, err)
-	d.told(t)
+	d.db.Told(t)
 	return d
 }
 
@@ -63,25 +63,10 @@ func by(userID string) events.Meta {
 	return events.Meta{Source: "/fdc/api", ActorID: userID, UserID: userID}
 }
 
-// told gives the events since the last call, in their order.
-func (d *desk) told(t *testing.T) []events.Event {
-	t.Helper()
-	rows, err := d.db.Pool.Query(t.Context(), `WITH gone AS (DELETE FROM outbox RETURNING id, body) SELECT body FROM gone ORDER BY id`)
-	require.NoError(t, err)
-	bodies, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	require.NoError(t, err)
-	list := make([]events.Event, len(bodies))
-	for i, body := range bodies {
-		list[i], err = events.Decode(body)
-		require.NoError(t, err)
-	}
-	return list
-}
-
 func (d *desk) requireTold(t *testing.T, want ...events.Payload) {
 	t.Helper()
 	var got []events.Payload
-	for _, ev := range d.told(t) {
+	for _, ev := range d.db.Told(t) {
 		got = append(got, ev.Data)
 	}
 	require.Equal(t, want, got)
@@ -130,7 +115,7 @@ func TestTheLifeOfATask(t *testing.T) {
 	require.Equal(t, int64(1), made.Version)
 	require.Equal(t, d.w, made.WorkspaceID)
 	require.Nil(t, made.Google)
-	told := d.told(t)
+	told := d.db.Told(t)
 	require.Len(t, told, 1)
 	require.Equal(t, events.TaskCreated{TaskID: made.ID, WorkspaceID: d.w, Version: 1, Origin: "user"}, told[0].Data)
 	require.Equal(t, d.alice, told[0].ActorID)
@@ -187,7 +172,7 @@ func TestWrongBodies(t *testing.T) {
 	_, err := d.Create(t.Context(), by(d.alice), d.alice, d.w, task.Draft{Suit: "x"})
 	require.Len(t, requireFault(t, fault.Invalid, err).Fields, 2)
 	made := d.create(t, task.Draft{Title: "a"})
-	d.told(t)
+	d.db.Told(t)
 	_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{`), nil)
 	requireKind(t, fault.Malformed, err)
 	_, err = d.Patch(t.Context(), by(d.alice), d.alice, d.w, made.ID, patch(`{"title":"b","colour":"red"}`), nil)
@@ -317,7 +302,7 @@ func TestAnotherTenantsTaskIsNotThere(t *testing.T) {
 	eve := d.user(t, "eve@example.com")
 	own := d.workspace(t, eve)
 	made := d.create(t, task.Draft{Title: "secret"})
-	d.told(t)
+	d.db.Told(t)
 	for _, c := range []struct{ w, id string }{
 		{d.w, made.ID}, {own, made.ID}, {own, events.NewID()}, {own, ""}, {own, "nonsense"}, {"nonsense", made.ID},
 	} {
@@ -412,7 +397,7 @@ func TestConcurrentEdits(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	made := d.create(t, task.Draft{Title: "a"})
-	d.told(t)
+	d.db.Told(t)
 	const rounds = 15
 	edit := func(ctx context.Context, field, format string) error {
 		for i := range rounds {
@@ -437,7 +422,7 @@ func TestConcurrentEdits(t *testing.T) {
 		Title: "t15", Notes: "n15", Status: task.Todo, DueDate: "2026-01-15", StartAt: &start, Suit: task.Unclassified,
 	}, got.Draft)
 	require.Equal(t, int64(1+4*rounds), got.Version)
-	told := d.told(t)
+	told := d.db.Told(t)
 	require.Len(t, told, 4*rounds)
 	for i, ev := range told {
 		require.Equal(t, int64(i+2), ev.Version())

@@ -38,7 +38,7 @@ func TestDocument(t *testing.T) {
 	put := o.put(t, bob, w, ` { "a" : 1 , "b" : { "c" : "é" } , "~/" : [ 1.50 ] } `)
 	require.Equal(t, int64(1), put.Version)
 	require.Equal(t, `{"a":1,"b":{"c":"é"},"~/":[1.50]}`, string(put.Data))
-	told := o.told(t)
+	told := o.db.Told(t)
 	require.Equal(t, []events.Payload{events.WorkspaceDataUpdated{
 		WorkspaceID: w, Version: 1, Changed: []string{"/a", "/b", "/~0~1"}, Bytes: int64(len(put.Data)),
 	}}, payloads(told))
@@ -112,7 +112,7 @@ func TestExpectations(t *testing.T) {
 	w := o.make(t, alice)
 	o.put(t, alice, w, `{"a":1}`)
 	o.put(t, alice, w, `{"a":2}`)
-	o.told(t)
+	o.db.Told(t)
 	for _, c := range []struct {
 		want workspace.Expect
 		kind fault.Kind
@@ -138,7 +138,7 @@ func TestExpectations(t *testing.T) {
 	doc, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":4}`), workspace.Expect{Version: new(int64(3)), IfMatch: new(int64(3))})
 	require.NoError(t, err)
 	require.Equal(t, int64(4), doc.Version)
-	require.Len(t, o.told(t), 2)
+	require.Len(t, o.db.Told(t), 2)
 }
 
 func TestDocumentRefuses(t *testing.T) {
@@ -251,7 +251,7 @@ func TestChangedIsBounded(t *testing.T) {
 		return "{" + strings.Join(list, ",") + "}"
 	}
 	last := func() []string {
-		told := payloads(o.told(t))
+		told := payloads(o.db.Told(t))
 		require.Len(t, told, 1)
 		return told[0].(events.WorkspaceDataUpdated).Changed
 	}
@@ -289,7 +289,7 @@ func TestConcurrentWrites(t *testing.T) {
 	}
 	requireVersions := func(t *testing.T, w string, n int) {
 		t.Helper()
-		told := o.told(t)
+		told := o.db.Told(t)
 		require.Len(t, told, n)
 		for i, ev := range told {
 			require.Equal(t, int64(i+1), ev.Version())

@@ -68,6 +68,9 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, meta events.Meta, owner
 	if err = insertDocument(ctx, tx, w.ID); err != nil {
 		return Workspace{}, err
 	}
+	if err = bumpUser(ctx, tx, ownerID); err != nil {
+		return Workspace{}, err
+	}
 	meta.UserID = ownerID
 	return w, outbox.Append(ctx, tx, events.New(meta, "", events.WorkspaceCreated{WorkspaceID: w.ID, Version: 1}))
 }
@@ -142,9 +145,17 @@ func (s *Service) AddMember(ctx context.Context, meta events.Meta, actorID, work
 	return m, nil
 }
 
-// tellAdded bumps the workspace and states that m is in it.
+// bump gives the workspace and a user whose membership changed their next versions, and returns the workspace's.
+func bump(ctx context.Context, tx pgx.Tx, workspaceID, userID string) (version int64, err error) {
+	if err := bumpUser(ctx, tx, userID); err != nil {
+		return 0, err
+	}
+	return bumpWorkspace(ctx, tx, workspaceID)
+}
+
+// tellAdded states that m is in the workspace.
 func (s *Service) tellAdded(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID string, m Member) error {
-	version, err := bumpWorkspace(ctx, tx, workspaceID)
+	version, err := bump(ctx, tx, workspaceID, m.UserID)
 	if err != nil {
 		return err
 	}
@@ -157,9 +168,9 @@ func (s *Service) tellAdded(ctx context.Context, tx pgx.Tx, meta events.Meta, wo
 	return outbox.Append(ctx, tx, events.New(meta, "", added))
 }
 
-// tellRemoved bumps the workspace and states that the user is not in it any more.
+// tellRemoved states that the user is not in the workspace any more.
 func (s *Service) tellRemoved(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID, userID, reason string) error {
-	version, err := bumpWorkspace(ctx, tx, workspaceID)
+	version, err := bump(ctx, tx, workspaceID, userID)
 	if err != nil {
 		return err
 	}
@@ -173,7 +184,7 @@ func (s *Service) tellRemoved(ctx context.Context, tx pgx.Tx, meta events.Meta, 
 func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, workspaceID, userID, role string) (Member, error) {
 	var m Member
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
-		actor, err := lockedRole(ctx, tx, actorID, workspaceID)
+		actor, err := s.lockMember(ctx, tx, actorID, workspaceID, userID)
 		if err != nil {
 			return err
 		}
@@ -201,7 +212,7 @@ func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, worksp
 			return err
 		}
 		m.Role = role
-		version, err := bumpWorkspace(ctx, tx, workspaceID)
+		version, err := bump(ctx, tx, workspaceID, userID)
 		if err != nil {
 			return err
 		}
@@ -219,7 +230,7 @@ func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, worksp
 // fault.Conflict.
 func (s *Service) RemoveMember(ctx context.Context, meta events.Meta, actorID, workspaceID, userID string) error {
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
-		actor, err := lockedRole(ctx, tx, actorID, workspaceID)
+		actor, err := s.lockMember(ctx, tx, actorID, workspaceID, userID)
 		if err != nil {
 			return err
 		}
@@ -290,6 +301,18 @@ func (s *Service) join(ctx context.Context, tx pgx.Tx, meta events.Meta, workspa
 		return err
 	}
 	return s.tellAdded(ctx, tx, meta, workspaceID, m)
+}
+
+// lockMember locks a user and then the workspace, and reads the actor's role in it. Who isn't in it locks nobody.
+func (s *Service) lockMember(ctx context.Context, tx pgx.Tx, actorID, workspaceID, userID string) (string, error) {
+	role, err := s.Role(ctx, tx, actorID, workspaceID)
+	if err != nil || !events.ValidID(userID) {
+		return role, err
+	}
+	if err := lockUser(ctx, tx, userID); err != nil {
+		return "", err
+	}
+	return lockedRole(ctx, tx, actorID, workspaceID)
 }
 
 // lockedRole locks the workspace and then reads the actor's role in it, so that the role is the one of this moment.

@@ -49,6 +49,18 @@ func bumpWorkspace(ctx context.Context, tx pgx.Tx, id string) (version int64, er
 	return version, err
 }
 
+// lockUser holds off a sign-in, which locks the user before the workspaces that it joins: so must who locks both.
+func lockUser(ctx context.Context, tx pgx.Tx, id string) error {
+	_, err := tx.Exec(ctx, `SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE`, id)
+	return err
+}
+
+// bumpUser gives a user whose memberships changed the next version, by which cached sessions tell old from new.
+func bumpUser(ctx context.Context, tx pgx.Tx, id string) error {
+	_, err := tx.Exec(ctx, `UPDATE users SET version = version + 1 WHERE id = $1`, id)
+	return err
+}
+
 func roleOf(ctx context.Context, q postgres.Querier, userID, workspaceID string) (role string, err error) {
 	err = q.QueryRow(ctx, `SELECT role FROM workspace_members WHERE workspace_id = $1 AND user_id = $2`, workspaceID, userID).
 		Scan(&role)

@@ -46,21 +46,6 @@ func by(userID string) events.Meta {
 	return events.Meta{Source: "/fdc/api", ActorID: userID, UserID: userID, RequestID: "r-1", IP: "192.0.2.1", UserAgent: "test"}
 }
 
-// told gives the events since the last call, in their order.
-func (o *office) told(t *testing.T) []events.Event {
-	t.Helper()
-	rows, err := o.db.Pool.Query(t.Context(), `WITH gone AS (DELETE FROM outbox RETURNING id, body) SELECT body FROM gone ORDER BY id`)
-	require.NoError(t, err)
-	bodies, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
-	require.NoError(t, err)
-	list := make([]events.Event, len(bodies))
-	for i, body := range bodies {
-		list[i], err = events.Decode(body)
-		require.NoError(t, err)
-	}
-	return list
-}
-
 func payloads(list []events.Event) []events.Payload {
 	var p []events.Payload
 	for _, ev := range list {
@@ -71,7 +56,7 @@ func payloads(list []events.Event) []events.Payload {
 
 func (o *office) requireTold(t *testing.T, want ...events.Payload) {
 	t.Helper()
-	require.Equal(t, want, payloads(o.told(t)))
+	require.Equal(t, want, payloads(o.db.Told(t)))
 }
 
 func (o *office) make(t *testing.T, owner string) string {
@@ -120,7 +105,7 @@ func TestCreate(t *testing.T) {
 	require.Equal(t, "Demo", first.Name)
 	require.Equal(t, workspace.RoleOwner, first.Role)
 
-	told := o.told(t)
+	told := o.db.Told(t)
 	require.Equal(t, []events.Payload{events.WorkspaceCreated{WorkspaceID: first.ID, Version: 1}}, payloads(told))
 	require.Equal(t, alice, told[0].UserID)
 	require.Equal(t, alice, told[0].ActorID)
@@ -131,7 +116,7 @@ func TestCreate(t *testing.T) {
 	list, err := o.List(t.Context(), alice)
 	require.NoError(t, err)
 	require.Equal(t, []workspace.Workspace{first, second}, list)
-	o.told(t)
+	o.db.Told(t)
 
 	for _, name := range []string{"", "   ", strings.Repeat("x", 201), "a\nb", "a\x00b", "a\xffb"} {
 		_, err := o.Create(t.Context(), by(alice), alice, name)
@@ -153,7 +138,7 @@ func TestAddMember(t *testing.T) {
 	m, err := o.AddMember(t.Context(), by(alice), alice, w, " bob@example.COM ", workspace.RoleMember)
 	require.NoError(t, err)
 	require.Equal(t, workspace.Member{UserID: bob, Email: "Bob@Example.com", Name: "Bob@Example.com", Role: "MEMBER", Status: "active"}, m)
-	told := o.told(t)
+	told := o.db.Told(t)
 	require.Equal(t, []events.Payload{events.WorkspaceMemberAdded{
 		WorkspaceID: w, Version: 2, UserID: bob, Role: "MEMBER", Status: "active",
 	}}, payloads(told))
@@ -182,7 +167,7 @@ func TestAddMember(t *testing.T) {
 	again, err := o.AddMember(t.Context(), by(bob), bob, w2, "Carol@Example.com", workspace.RoleMember)
 	require.NoError(t, err)
 	require.Equal(t, invited.UserID, again.UserID)
-	o.told(t)
+	o.db.Told(t)
 
 	for _, email := range []string{
 		"", "x", "@example.com", "a@", "Alice <a@example.com>", "a@b, c@d", "a\n@b", "a\x00@example.com", "a@\xff.com",
@@ -289,7 +274,7 @@ func TestLastOwnerStays(t *testing.T) {
 	// An invited OWNER can't open the door, so does not count; but can be uninvited.
 	invited, err := o.AddMember(t.Context(), by(alice), alice, w, "carol@example.com", workspace.RoleOwner)
 	require.NoError(t, err)
-	o.told(t)
+	o.db.Told(t)
 
 	require.Equal(t, "last-owner", requireFault(t, fault.Conflict, o.RemoveMember(t.Context(), by(alice), alice, w, alice)).Code)
 	_, err = o.SetRole(t.Context(), by(alice), alice, w, alice, workspace.RoleAdmin)
@@ -350,7 +335,7 @@ func TestTwoOwnersCantBothGo(t *testing.T) {
 			require.NoError(t, o.db.Pool.QueryRow(t.Context(),
 				`SELECT count(*) FROM workspace_members WHERE workspace_id = $1 AND role = 'OWNER'`, w).Scan(&owners))
 			require.Equal(t, 1, owners)
-			require.Len(t, o.told(t), 1)
+			require.Len(t, o.db.Told(t), 1)
 		})
 	}
 }
@@ -400,7 +385,7 @@ func TestJoin(t *testing.T) {
 	invite := func(w, email, role string) string {
 		m, err := o.AddMember(t.Context(), by(alice), alice, w, email, role)
 		require.NoError(t, err)
-		o.told(t)
+		o.db.Told(t)
 		return m.UserID
 	}
 

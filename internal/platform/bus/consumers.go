@@ -35,7 +35,13 @@ func Consumers() []Consumer {
 			AckWait: 30 * time.Second, MaxAckPending: 1000, MaxAttempts: 8,
 		},
 		{
-			Name: CacheInvalidator, Filters: []string{"evt.session.revoked.v1.>", "evt.workspace.data_updated.v1.>"},
+			Name: CacheInvalidator,
+			Filters: []string{
+				"evt.session.created.v1.>", "evt.session.revoked.v1.>", "evt.user.role_changed.v1.>",
+				"evt.google.connected.v1.>", "evt.google.disconnected.v1.>", "evt.google.reauth_required.v1.>",
+				"evt.workspace.created.v1.>", "evt.workspace.member_added.v1.>", "evt.workspace.member_role_changed.v1.>",
+				"evt.workspace.member_removed.v1.>", "evt.workspace.data_updated.v1.>",
+			},
 			AckWait: 10 * time.Second, MaxAckPending: 2000, MaxAttempts: 8,
 		},
 		{

@@ -61,6 +61,14 @@ func (e Entry) replaces(old Entry) bool {
 	return e.Version > old.Version || e.Version == old.Version && e.Tombstone && !old.Tombstone
 }
 
+// current is the version that the row has at least.
+func (e Entry) current() int64 {
+	if e.Tombstone {
+		return e.Version + 1
+	}
+	return e.Version
+}
+
 // Bucket is a key-value bucket of entries. It is safe for concurrent use, here and on any number of nodes.
 type Bucket struct{ kv jetstream.KeyValue }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"fdc/internal/platform/fault"
 )
@@ -23,8 +24,8 @@ import (
 const (
 	// loadTimeout is far below the age that a bucket's tombstones reach, so that none expires under a load it has to fence.
 	loadTimeout = 5 * time.Second
-	// writeTimeout is how long a writer waits for the bucket after its commit.
-	writeTimeout = 2 * time.Second
+	// writeTimeout is how long a writer waits for the bucket after its commit: a logout is to be answered within 2 s.
+	writeTimeout = 1500 * time.Millisecond
 	readTimeout  = 500 * time.Millisecond
 	// restTime is how long a bucket that did not answer is left alone.
 	restTime = time.Second
@@ -37,10 +38,14 @@ const (
 	maxEntry = 900 << 10
 	// nearAge bounds how long the near layer keeps an entry, less up to a quarter so that not all expire at once.
 	nearAge = 30 * time.Second
-	// itemOverhead is about what an entry takes beside its key and its data.
-	itemOverhead = 200
+	// goneAge is how long the near layer remembers that a key has no value and never will have one.
+	goneAge = 10 * time.Second
+	// itemOverhead is about what an entry takes beside its key and its value.
+	itemOverhead = 250
 	// maxOwed bounds the writes that are remembered because the bucket did not take them.
 	maxOwed = 10_000
+	// maxTelling is how many keys one call of Withdraw writes at a time.
+	maxTelling = 16
 )
 
 // Layer is where a value came from.
@@ -55,22 +60,28 @@ const (
 )
 
 // Value is what Get found. Data is shared: never change it.
-type Value struct {
+type Value[V any] struct {
 	Version int64
-	Data    []byte
+	Data    V
 	Layer   Layer
 }
 
-// Load reads a key's newest version from the primary database.
+// Load reads a key's newest version from the primary database. An error that wraps ErrGone says that the key has no value
+// and never will have one again; it is remembered for some seconds.
 type Load func(ctx context.Context, key string) (version int64, data []byte, err error)
+
+// ErrGone is for the errors of a Load.
+var ErrGone = errors.New("gone for good")
+
+// Decode makes what Get gives out of an entry's data, once for each entry that comes to this node, and says about how many
+// bytes that takes. Data of the bucket that it refuses is no entry.
+type Decode[V any] func(data []byte) (value V, size int, err error)
 
 // Config is what a Cache needs. Everything is required.
 type Config struct {
-	Name     string // in metrics and logs
-	KV       jetstream.KeyValue
+	KV       jetstream.KeyValue // its name is the cache's, in metrics and logs
 	JS       jetstream.JetStream
 	NATS     *nats.Conn
-	Load     Load
 	MaxBytes uint64 // of the near layer
 	Log      zerolog.Logger
 	Metrics  prometheus.Registerer
@@ -78,12 +89,15 @@ type Config struct {
 
 // Cache is a bucket with a near layer in this process and a loader behind it. It is safe for concurrent use. Without Run
 // it works, but its near layer serves nothing.
-type Cache struct {
+type Cache[V any] struct {
 	Config
+	load   Load
+	decode Decode[V]
+	name   string
 	bucket *Bucket
 	node   string
 	begun  time.Time
-	near   *otter.Cache[string, *item]
+	near   *otter.Cache[string, *item[V]]
 	served map[Layer]prometheus.Counter
 
 	trusted atomic.Int64 // from when on, since begun, the bucket's entries are believed; MaxInt64 while the watch is lost
@@ -94,50 +108,56 @@ type Cache struct {
 	// mu orders what the watch tells, what loads bring and purges. Hits don't take it.
 	mu      sync.Mutex
 	life    uint64 // of the watch: what was read in an earlier one must not enter the near layer
-	flights map[string]*flight
+	flights map[string]*flight[V]
 	owed    map[string]int64 // versions that were committed here and that the bucket has not taken yet
 }
 
-// item is an entry of the near layer: a value, or, without data, the place of a newer one that is to come.
-type item struct {
+// item is an entry of the near layer: a value, the error that says that there never will be one, or, with neither, the place
+// of a newer value that is to come.
+type item[V any] struct {
 	version int64
-	data    []byte
+	value   V
+	gone    error
+	held    bool // the value is
+	size    uint32
 	until   time.Duration // since begun
 }
 
 // flight is the one read of a key under way.
-type flight struct {
+type flight[V any] struct {
 	done  chan struct{}
 	life  uint64
 	fence int64 // what is older was outdated while the flight was under way
 	want  int64 // what is older in the bucket is of no use to who began the flight
-	value Value
+	value Value[V]
+	size  int
 	err   error
 }
 
 // New returns a Cache and registers its metrics.
-func New(c Config) (*Cache, error) {
-	near, err := otter.New(&otter.Options[string, *item]{
+func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
+	name := c.KV.Bucket()
+	near, err := otter.New(&otter.Options[string, *item[V]]{
 		MaximumWeight: c.MaxBytes,
-		Weigher: func(key string, i *item) uint32 {
-			return uint32(len(key) + cap(i.data) + itemOverhead) //nolint:gosec // no more than maxEntry and a key
+		Weigher: func(key string, i *item[V]) uint32 {
+			return uint32(len(key)) + i.size + itemOverhead //nolint:gosec // a key is short
 		},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make near cache %s: %w", c.Name, err)
+		return nil, fmt.Errorf("make near cache %s: %w", name, err)
 	}
-	cache := &Cache{
-		Config: c, bucket: NewBucket(c.KV), node: nuid.Next(), begun: time.Now(), near: near,
-		flights: map[string]*flight{}, owed: map[string]int64{}, served: map[Layer]prometheus.Counter{},
+	cache := &Cache[V]{
+		Config: c, load: load, decode: decode, name: name, bucket: NewBucket(c.KV), node: nuid.Next(), begun: time.Now(), near: near,
+		flights: map[string]*flight[V]{}, owed: map[string]int64{}, served: map[Layer]prometheus.Counter{},
 	}
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "cache_requests_total", Help: "Reads, by the layer that served them.", ConstLabels: prometheus.Labels{"cache": c.Name},
+		Name: "cache_requests_total", Help: "Reads, by the layer that served them.", ConstLabels: prometheus.Labels{"cache": name},
 	}, []string{"layer"})
 	for _, layer := range []Layer{Near, KV, DB, Bypass} {
 		cache.served[layer] = requests.WithLabelValues(string(layer))
 	}
 	c.Metrics.MustRegister(requests, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "nearcache_beat_age_seconds", ConstLabels: prometheus.Labels{"cache": c.Name},
+		Name: "nearcache_beat_age_seconds", ConstLabels: prometheus.Labels{"cache": name},
 		Help: "Age of the newest beat that the watch brought back; the near layer serves below 3. -1: none yet.",
 	}, cache.beatAge))
 	return cache, nil
@@ -145,17 +165,23 @@ func New(c Config) (*Cache, error) {
 
 // Get returns the newest version of a key that is known here, and no older one than atLeast if the database has that.
 // The error is Load's; the cache has none of its own.
-func (c *Cache) Get(ctx context.Context, key string, atLeast int64) (Value, error) {
-	if i, ok := c.near.GetIfPresent(key); ok && i.data != nil && i.version >= atLeast && time.Since(c.begun) < i.until && c.Live() {
-		c.served[Near].Inc()
-		return Value{i.version, i.data, Near}, nil
+func (c *Cache[V]) Get(ctx context.Context, key string, atLeast int64) (Value[V], error) {
+	if i, ok := c.near.GetIfPresent(key); ok && time.Since(c.begun) < i.until && c.Live() {
+		switch {
+		case i.gone != nil:
+			c.served[Near].Inc()
+			return Value[V]{}, i.gone
+		case i.held && i.version >= atLeast:
+			c.served[Near].Inc()
+			return Value[V]{i.version, i.value, Near}, nil
+		}
 	}
 	for {
 		f, mine := c.join(ctx, key, atLeast)
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return Value{}, fault.Wrap(ctx.Err(), fault.Unavailable, "", "The answer took too long.")
+			return Value[V]{}, fault.Wrap(ctx.Err(), fault.Unavailable, "", "The answer took too long.")
 		}
 		// Whose flight began with less knowledge may be too old for this reader, who then begins one of its own.
 		if !mine && f.err == nil && f.value.Version < atLeast {
@@ -168,44 +194,70 @@ func (c *Cache) Get(ctx context.Context, key string, atLeast int64) (Value, erro
 	}
 }
 
-// Put tells that a version was committed here, and waits for the bucket for 2 s at most. Call it after the commit and
+// Put tells that a version was committed here, and waits for the bucket for 1.5 s at most. Call it after the commit and
 // before the answer. After an error this node goes on to serve that version or newer ones, and repeats in the background
 // that older ones are outdated; other nodes may serve the version before until they are told so (see the package).
-func (c *Cache) Put(ctx context.Context, key string, version int64, data []byte) error {
+func (c *Cache[V]) Put(ctx context.Context, key string, version int64, data []byte) error {
+	e := Entry{Version: version, Data: data}
+	if headerSize+len(data) > maxEntry {
+		e = Entry{Version: version - 1, Tombstone: true}
+	}
+	c.expect(key, e.current())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	return c.tell(ctx, key, e)
+}
+
+// Withdraw tells for each key which version, and the older ones with it, was outdated by a commit made here. All else is as
+// with Put.
+func (c *Cache[V]) Withdraw(ctx context.Context, outdated map[string]int64) error {
+	for key, version := range outdated {
+		c.expect(key, version+1)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	defer cancel()
+	var group errgroup.Group
+	group.SetLimit(maxTelling)
+	for key, version := range outdated {
+		group.Go(func() error { return c.tell(ctx, key, Entry{Version: version, Tombstone: true}) })
+	}
+	return group.Wait()
+}
+
+// expect makes this node serve that version of a key or newer ones from now on, and owe the bucket the news.
+func (c *Cache[V]) expect(key string, version int64) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if f := c.flights[key]; f != nil {
 		f.fence = max(f.fence, version)
 	}
 	if old, ok := c.near.GetIfPresent(key); ok && old.version < version {
 		// The watch brings the data: it alone knows whether there is something newer by now.
-		c.near.Set(key, &item{version: version - 1})
+		c.near.Set(key, &item[V]{version: version - 1})
 	}
 	c.owe(key, version)
-	c.mu.Unlock()
+}
+
+// tell writes an entry that a commit made here calls for.
+func (c *Cache[V]) tell(ctx context.Context, key string, e Entry) error {
 	if !c.reachable() {
-		return fmt.Errorf("write %s/%s: %w", c.Name, key, nats.ErrDisconnected)
+		return fmt.Errorf("write %s/%s: %w", c.name, key, nats.ErrDisconnected)
 	}
-	e := Entry{Version: version, Data: data}
-	if headerSize+len(data) > maxEntry {
-		e = Entry{Version: version - 1, Tombstone: true}
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-	defer cancel()
 	_, err := c.bucket.PutIfNewer(ctx, key, e)
 	if c.answered(err) {
-		c.paid(key, version)
+		c.paid(key, e.current())
 	}
 	return err
 }
 
 // owe notes that the bucket has to learn of a version; c.mu is held.
-func (c *Cache) owe(key string, version int64) {
+func (c *Cache[V]) owe(key string, version int64) {
 	if len(c.owed) < maxOwed || c.owed[key] > 0 {
 		c.owed[key] = max(c.owed[key], version)
 	}
 }
 
-func (c *Cache) paid(key string, version int64) {
+func (c *Cache[V]) paid(key string, version int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owed[key] <= version {
@@ -214,7 +266,7 @@ func (c *Cache) paid(key string, version int64) {
 }
 
 // repay withdraws from the bucket what this node outdated while it could not say so.
-func (c *Cache) repay(ctx context.Context) {
+func (c *Cache[V]) repay(ctx context.Context) {
 	c.mu.Lock()
 	debts := maps.Clone(c.owed)
 	c.mu.Unlock()
@@ -231,13 +283,13 @@ func (c *Cache) repay(ctx context.Context) {
 }
 
 // join returns the flight for a key, and whether it was begun by this call.
-func (c *Cache) join(ctx context.Context, key string, want int64) (f *flight, mine bool) {
+func (c *Cache[V]) join(ctx context.Context, key string, want int64) (f *flight[V], mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.flights[key]; f != nil {
 		return f, false
 	}
-	f = &flight{done: make(chan struct{}), life: c.life, fence: c.owed[key], want: want}
+	f = &flight[V]{done: make(chan struct{}), life: c.life, fence: c.owed[key], want: want}
 	c.flights[key] = f
 	// The flight is for everybody who joins: it outlasts the request that began it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
@@ -248,10 +300,10 @@ func (c *Cache) join(ctx context.Context, key string, want int64) (f *flight, mi
 	return f, true
 }
 
-func (c *Cache) fly(ctx context.Context, key string, f *flight) {
+func (c *Cache[V]) fly(ctx context.Context, key string, f *flight[V]) {
 	defer func() {
 		if p := recover(); p != nil { // here nothing else would catch it
-			f.err = fmt.Errorf("load %s/%s: panic: %v", c.Name, key, p)
+			f.err = fmt.Errorf("load %s/%s: panic: %v", c.name, key, p)
 		}
 		c.mu.Lock()
 		if c.flights[key] == f {
@@ -264,14 +316,17 @@ func (c *Cache) fly(ctx context.Context, key string, f *flight) {
 		c.mu.Lock()
 		fence := f.fence
 		c.mu.Unlock()
-		f.value, f.err = c.read(ctx, key, f, fence)
+		f.value, f.size, f.err = c.read(ctx, key, f, fence)
 		landed = f.err != nil || c.land(key, f, fence)
+	}
+	if errors.Is(f.err, ErrGone) {
+		c.forget(key, f)
 	}
 }
 
 // land ends a flight that brought a value and keeps that; false when it was outdated meanwhile, so that who joined after a
 // newer version was committed would get an old one. before is the fence from before the read.
-func (c *Cache) land(key string, f *flight, before int64) bool {
+func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, ok := c.near.GetIfPresent(key)
@@ -281,23 +336,32 @@ func (c *Cache) land(key string, f *flight, before int64) bool {
 	case f.value.Version < f.fence:
 		return false
 	case f.value.Layer == Bypass, f.life != c.life: // of an earlier life: nobody would tell when it changes
-	case !ok || old.version < f.value.Version || old.version == f.value.Version && old.data != nil:
-		c.near.Set(key, c.newItem(f.value.Version, f.value.Data))
+	case !ok || old.version < f.value.Version || old.version == f.value.Version && old.held:
+		c.near.Set(key, c.newItem(f.value.Version, f.value.Data, f.size))
 	}
 	delete(c.flights, key)
 	return true
 }
 
-func (c *Cache) newItem(version int64, data []byte) *item {
-	if data == nil {
-		data = []byte{}
+// forget keeps what a flight brought that found nothing and never will.
+func (c *Cache[V]) forget(key string, f *flight[V]) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.life == c.life {
+		c.near.Set(key, &item[V]{gone: f.err, until: time.Since(c.begun) + goneAge})
 	}
+}
+
+func (c *Cache[V]) newItem(version int64, value V, size int) *item[V] {
 	age := nearAge - rand.N(nearAge/4) //nolint:gosec // jitter is no secret
-	return &item{version: version, data: data, until: time.Since(c.begun) + age}
+	return &item[V]{
+		version: version, value: value, held: true, size: uint32(max(0, size)), //nolint:gosec // no more than a few entries
+		until: time.Since(c.begun) + age,
+	}
 }
 
 // read asks the bucket and then the database, whose answer goes into the bucket.
-func (c *Cache) read(ctx context.Context, key string, f *flight, fence int64) (Value, error) {
+func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int64) (v Value[V], size int, err error) {
 	connections := c.NATS.Stats().Reconnects
 	asked := false
 	if c.reachable() {
@@ -309,25 +373,31 @@ func (c *Cache) read(ctx context.Context, key string, f *flight, fence int64) (V
 		})
 		asked = c.answered(err)
 		if asked && found && !e.Tombstone && e.Version >= max(fence, f.want) && int64(time.Since(c.begun)) >= c.trusted.Load() {
-			return Value{e.Version, e.Data, KV}, nil
+			if value, size, err := c.decode(e.Data); err == nil {
+				return Value[V]{e.Version, value, KV}, size, nil
+			}
 		}
 	}
-	version, data, err := c.Load(ctx, key)
+	version, data, err := c.load(ctx, key)
 	if err != nil {
-		return Value{}, err
+		return Value[V]{}, 0, err
+	}
+	value, size, err := c.decode(data)
+	if err != nil {
+		return Value[V]{}, 0, fmt.Errorf("load %s/%s: %w", c.name, key, err)
 	}
 	if headerSize+len(data) > maxEntry {
-		return Value{version, data, Bypass}, nil
+		return Value[V]{version, value, Bypass}, size, nil
 	}
 	if asked {
 		c.fill(ctx, key, Entry{Version: version, Data: data}, f.life, connections)
 	}
-	return Value{version, data, DB}, nil
+	return Value[V]{version, value, DB}, size, nil
 }
 
 // fill puts what was loaded into the bucket. A bucket that was lost during the load has lost its fences with it: then what
 // was put is withdrawn again.
-func (c *Cache) fill(ctx context.Context, key string, e Entry, life, connections uint64) {
+func (c *Cache[V]) fill(ctx context.Context, key string, e Entry, life, connections uint64) {
 	same := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -349,14 +419,14 @@ func (c *Cache) fill(ctx context.Context, key string, e Entry, life, connections
 	c.owe(key, e.Version+1)
 }
 
-func (c *Cache) within(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+func (c *Cache[V]) within(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return do(ctx)
 }
 
 // reachable reports whether the bucket is worth asking. One that did not answer is asked by one caller a second.
-func (c *Cache) reachable() bool {
+func (c *Cache[V]) reachable() bool {
 	if !c.NATS.IsConnected() {
 		return false
 	}
@@ -366,7 +436,7 @@ func (c *Cache) reachable() bool {
 }
 
 // answered takes the outcome of asking the bucket.
-func (c *Cache) answered(err error) bool {
+func (c *Cache[V]) answered(err error) bool {
 	if err != nil {
 		c.rest.Store(int64(time.Since(c.begun) + restTime))
 		return false
@@ -379,15 +449,15 @@ func (c *Cache) answered(err error) bool {
 
 // Live reports whether the near layer may serve: whether the watch is proven to have brought everything that was written
 // up to less than 3 s ago.
-func (c *Cache) Live() bool {
+func (c *Cache[V]) Live() bool {
 	echoed := c.echoed.Load()
 	return echoed > 0 && time.Since(c.begun)-time.Duration(echoed) < beatLife
 }
 
 // NearBytes is about what the near layer takes of the process's memory.
-func (c *Cache) NearBytes() uint64 { return c.near.WeightedSize() }
+func (c *Cache[V]) NearBytes() uint64 { return c.near.WeightedSize() }
 
-func (c *Cache) beatAge() float64 {
+func (c *Cache[V]) beatAge() float64 {
 	echoed := c.echoed.Load()
 	if echoed == 0 {
 		return -1

@@ -26,6 +26,13 @@ import (
 
 const patience = 30 * time.Second
 
+type (
+	cache = nearcache.Cache[[]byte]
+	value = nearcache.Value[[]byte]
+)
+
+func decode(data []byte) ([]byte, int, error) { return data, len(data), nil }
+
 // table is where the truth is: a key's data is its version in digits.
 type table struct {
 	mu    sync.Mutex
@@ -77,16 +84,15 @@ func (r *table) count() int {
 func data(version int64) []byte { return []byte(strconv.FormatInt(version, 10)) }
 
 // node is a cache of its own connection, running.
-func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, log ...io.Writer) *nearcache.Cache {
+func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, log ...io.Writer) *cache {
 	t.Helper()
 	js, err := bus.JetStream(nc)
 	require.NoError(t, err)
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
 	c, err := nearcache.New(nearcache.Config{
-		Name: "test", KV: kv, JS: js, NATS: nc, Load: load, MaxBytes: maxBytes,
-		Log: zerolog.New(io.MultiWriter(log...)), Metrics: prometheus.NewRegistry(),
-	})
+		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.New(io.MultiWriter(log...)), Metrics: prometheus.NewRegistry(),
+	}, load, decode)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -102,12 +108,12 @@ func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, log
 	return c
 }
 
-func awaitLive(t *testing.T, c *nearcache.Cache) {
+func awaitLive(t *testing.T, c *cache) {
 	t.Helper()
 	require.Eventually(t, c.Live, patience, time.Millisecond, "the near layer does not come to life")
 }
 
-func get(t *testing.T, c *nearcache.Cache, key string) nearcache.Value {
+func get(t *testing.T, c *cache, key string) value {
 	t.Helper()
 	v, err := c.Get(t.Context(), key, 0)
 	require.NoError(t, err)
@@ -116,13 +122,13 @@ func get(t *testing.T, c *nearcache.Cache, key string) nearcache.Value {
 }
 
 // awaitNear reads until the near layer serves: on a machine that stalls, a beat may lapse at any time.
-func awaitNear(t *testing.T, c *nearcache.Cache) {
+func awaitNear(t *testing.T, c *cache) {
 	t.Helper()
 	require.Eventually(t, func() bool { return get(t, c, "k").Layer == nearcache.Near }, patience, time.Millisecond)
 }
 
 // awaitVersion reads until the cache has it, and fails when a version goes back.
-func awaitVersion(t *testing.T, c *nearcache.Cache, key string, want int64) {
+func awaitVersion(t *testing.T, c *cache, key string, want int64) {
 	t.Helper()
 	last := int64(0)
 	require.Eventually(t, func() bool {
@@ -142,7 +148,7 @@ func TestLayers(t *testing.T) {
 	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 
-	require.Equal(t, nearcache.Value{Version: 0, Data: data(0), Layer: nearcache.DB}, get(t, a, "k"))
+	require.Equal(t, value{Version: 0, Data: data(0), Layer: nearcache.DB}, get(t, a, "k"))
 	awaitNear(t, a)
 	require.Equal(t, nearcache.KV, get(t, b, "k").Layer)
 	awaitNear(t, b)
@@ -214,11 +220,11 @@ func TestASlowLoadIsFenced(t *testing.T) {
 	rows := newTable()
 	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
-	for _, writer := range []*nearcache.Cache{a, b} {
+	for _, writer := range []*cache{a, b} {
 		gate := make(chan struct{})
 		key := "k" + strconv.Itoa(rows.count())
 		rows.set(func(r *table) { r.gate = gate })
-		got := make(chan nearcache.Value, 1)
+		got := make(chan value, 1)
 		loads := rows.count()
 		go func() {
 			v, err := a.Get(t.Context(), key, 0)
@@ -246,7 +252,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 	s := natstest.Provisioned(t)
 	rows := newTable()
 	nc := natstest.Connect(t, s, "api")
-	nodes := []*nearcache.Cache{
+	nodes := []*cache{
 		node(t, nc, rows.load, 1<<20), node(t, natstest.Connect(t, s, "api"), rows.load, 2000), // the second evicts
 	}
 	js, err := bus.JetStream(nc)
@@ -334,7 +340,7 @@ func TestTheServerRestarts(t *testing.T) {
 	s.Stop()
 	require.Eventually(t, func() bool { return !a.Live() && !b.Live() }, patience, time.Millisecond, "served without a watch")
 	require.Error(t, a.Put(t.Context(), "k", rows.commit("k"), data(51)), "the bus is away")
-	require.Equal(t, nearcache.Value{Version: 51, Data: data(51), Layer: nearcache.DB}, get(t, b, "k"), "the database answers alone")
+	require.Equal(t, value{Version: 51, Data: data(51), Layer: nearcache.DB}, get(t, b, "k"), "the database answers alone")
 	rows.set(func(r *table) { r.down = errors.New("the database is away") })
 	_, err = b.Get(t.Context(), "k", 0)
 	require.ErrorContains(t, err, "away", "neither: no stale answer")
@@ -376,7 +382,7 @@ func TestThePausedWatch(t *testing.T) {
 	line.mu.Lock()
 	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
 	require.Eventually(t, func() bool { return !b.Live() }, patience, time.Millisecond, "served without a beat")
-	require.Equal(t, nearcache.Value{Version: 1, Data: data(1), Layer: nearcache.DB}, get(t, b, "k"))
+	require.Equal(t, value{Version: 1, Data: data(1), Layer: nearcache.DB}, get(t, b, "k"))
 	line.mu.Unlock()
 	awaitLive(t, b)
 	require.Equal(t, int64(1), get(t, b, "k").Version)
@@ -516,8 +522,8 @@ func BenchmarkNearHit(b *testing.B) {
 	kv, err := bus.BindBucket(b.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(b, err)
 	c, err := nearcache.New(nearcache.Config{
-		Name: "bench", KV: kv, JS: js, NATS: nc, Load: newTable().load, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
-	})
+		KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+	}, newTable().load, decode)
 	require.NoError(b, err)
 	ctx, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)

@@ -26,13 +26,14 @@
 //     there. On another node the version before may be served for as long as the watch takes, or for 3 s when that hangs;
 //     a reader who says which version it has seen (atLeast) gets no older one anywhere.
 //   - When nothing is written, the bucket holds for each key the row's version, a tombstone, or nothing.
+//   - That a key has no value and never will have one is remembered for 10 s, by the near layer alone.
 //   - The near layer stays within its bytes, keeps an entry for 30 s at most, and a key that is too large for the bucket is in
 //     no layer.
 //
 // # Failure modes
 //
 // The bus away, slow or paused: the database answers, later than otherwise by half a second for one reader each second who
-// finds out. A writer that can't reach the bucket waits 2 s at most; until the bucket takes it the node remembers the version
+// finds out. A writer that can't reach the bucket waits 1.5 s at most; until the bucket takes it the node remembers the version
 // (10,000 keys), serves nothing older and repeats the withdrawal each second. If that node ends meanwhile, other nodes whose
 // watch works serve the version before until the invalidator has handled the event, or until the entry expires. The database
 // away too: the loader's error; never an old answer. An entry that can't be read or decoded is no entry. A bucket that lost

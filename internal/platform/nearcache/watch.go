@@ -27,11 +27,11 @@ const (
 
 // Run watches the bucket until ctx ends. The client's own watch is not used: after a restart of the server it stays blind
 // for up to 18 s, and in a bucket that came back empty it waits for a sequence that may never come.
-func (c *Cache) Run(ctx context.Context) error {
+func (c *Cache[V]) Run(ctx context.Context) error {
 	for failures := 0; ctx.Err() == nil; {
 		err := c.watch(ctx, func() {
 			if failures > 0 {
-				c.Log.Info().Str("cache", c.Name).Msg("near cache serves again")
+				c.Log.Info().Str("cache", c.name).Msg("near cache serves again")
 			}
 			failures = 0
 		})
@@ -41,7 +41,7 @@ func (c *Cache) Run(ctx context.Context) error {
 			break
 		}
 		if failures++; failures == 1 {
-			c.Log.Warn().Err(err).Str("cache", c.Name).Msg("near cache purged")
+			c.Log.Warn().Err(err).Str("cache", c.name).Msg("near cache purged")
 		}
 		select {
 		case <-ctx.Done():
@@ -52,7 +52,7 @@ func (c *Cache) Run(ctx context.Context) error {
 }
 
 // purge ends a life of the watch: the near layer is empty, serves nothing and takes nothing that was read before.
-func (c *Cache) purge() {
+func (c *Cache[V]) purge() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.life++
@@ -61,7 +61,7 @@ func (c *Cache) purge() {
 }
 
 // watch is one life: one consumer, from its making to the first doubt.
-func (c *Cache) watch(ctx context.Context, live func()) error {
+func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var companions sync.WaitGroup
 	defer companions.Wait()
@@ -89,7 +89,7 @@ func (c *Cache) watch(ctx context.Context, live func()) error {
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(watchPrefetch), jetstream.PullExpiry(watchExpiry),
 		jetstream.PullHeartbeat(watchHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", c.Name, err)
+		return fmt.Errorf("watch %s: %w", c.name, err)
 	}
 	defer messages.Stop()
 	own := "beat." + c.node
@@ -102,14 +102,14 @@ func (c *Cache) watch(ctx context.Context, live func()) error {
 			err = context.Cause(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("watch %s: %w", c.Name, err)
+			return fmt.Errorf("watch %s: %w", c.name, err)
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
-			return fmt.Errorf("watch %s: %w", c.Name, err)
+			return fmt.Errorf("watch %s: %w", c.name, err)
 		}
 		if meta.Sequence.Consumer != n || meta.Sequence.Stream <= last {
-			return fmt.Errorf("watch %s: %w", c.Name, errBlind)
+			return fmt.Errorf("watch %s: %w", c.name, errBlind)
 		}
 		last = meta.Sequence.Stream
 		key := strings.TrimPrefix(msg.Subject(), prefix)
@@ -127,7 +127,7 @@ func (c *Cache) watch(ctx context.Context, live func()) error {
 }
 
 // beat writes a beat each second, stamped with this process's own clock, and returns when they stop coming back.
-func (c *Cache) beat(ctx context.Context, subject string) error {
+func (c *Cache[V]) beat(ctx context.Context, subject string) error {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for born := time.Now(); ; {
@@ -147,7 +147,7 @@ func (c *Cache) beat(ctx context.Context, subject string) error {
 }
 
 // settle repays debts each second.
-func (c *Cache) settle(ctx context.Context) {
+func (c *Cache[V]) settle(ctx context.Context) {
 	tick := time.NewTicker(beatEvery)
 	defer tick.Stop()
 	for {
@@ -161,7 +161,7 @@ func (c *Cache) settle(ctx context.Context) {
 }
 
 // consumer makes one that delivers in order, once, what is written from now on, and goes away when nobody pulls.
-func (c *Cache) consumer(ctx context.Context, prefix string) (jetstream.Consumer, error) {
+func (c *Cache[V]) consumer(ctx context.Context, prefix string) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	consumer, err := c.JS.CreateConsumer(ctx, "KV_"+c.KV.Bucket(), jetstream.ConsumerConfig{
@@ -169,13 +169,13 @@ func (c *Cache) consumer(ctx context.Context, prefix string) (jetstream.Consumer
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: 3 * watchExpiry,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make a watch of %s: %w", c.Name, err)
+		return nil, fmt.Errorf("make a watch of %s: %w", c.name, err)
 	}
 	return consumer, nil
 }
 
 // apply takes over what was written to the bucket.
-func (c *Cache) apply(key string, stored []byte) {
+func (c *Cache[V]) apply(key string, stored []byte) {
 	e, err := DecodeEntry(stored)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -183,19 +183,20 @@ func (c *Cache) apply(key string, stored []byte) {
 		c.near.Invalidate(key) // expired, or purged by an operator
 		return
 	}
-	current := e.Version
-	if e.Tombstone {
-		current++
-	}
 	if f := c.flights[key]; f != nil {
-		f.fence = max(f.fence, current)
+		f.fence = max(f.fence, e.current())
 	}
 	old, ok := c.near.GetIfPresent(key)
 	switch {
-	case !ok || old.version > e.Version || old.version == e.Version && !e.Tombstone:
+	case !ok || old.gone != nil || old.version > e.Version || old.version == e.Version && !e.Tombstone:
 	case e.Tombstone:
 		c.near.Invalidate(key)
 	default:
-		c.near.Set(key, c.newItem(e.Version, e.Data))
+		value, size, err := c.decode(e.Data)
+		if err != nil {
+			c.near.Invalidate(key)
+			return
+		}
+		c.near.Set(key, c.newItem(e.Version, value, size))
 	}
 }

@@ -1,0 +1,233 @@
+package identity_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/events"
+	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/pgtest"
+	"fdc/internal/identity"
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/nearcache"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/seal"
+	"fdc/internal/platform/worker"
+	"fdc/internal/workspace"
+)
+
+const patience = 30 * time.Second
+
+// node is a process of its own on the same servers, with a running cache.
+type node struct {
+	*identity.Service
+	cache      *identity.Cache
+	workspaces *workspace.Service
+	kv         jetstream.KeyValue
+	metrics    *prometheus.Registry
+	nc         *nats.Conn
+}
+
+func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes uint64) *node {
+	tb.Helper()
+	nc := natstest.Connect(tb, server, "api")
+	js, err := bus.JetStream(nc)
+	require.NoError(tb, err)
+	kv, err := bus.BindBucket(tb.Context(), js, bus.Sessions, nil)
+	require.NoError(tb, err)
+	ob := outbox.New(db.Pool, nil)
+	n := &node{workspaces: workspace.New(ob), kv: kv, metrics: prometheus.NewRegistry(), nc: nc}
+	n.Service = identity.New(ob, n.workspaces)
+	n.cache, err = identity.NewCache(db.Pool, nearcache.Config{
+		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.Nop(), Metrics: n.metrics,
+	})
+	require.NoError(tb, err)
+	n.UseCache(n.cache, func() bool { return true })
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.cache.Run(ctx) }()
+	tb.Cleanup(func() {
+		stop()
+		require.NoError(tb, <-ended)
+	})
+	require.Eventually(tb, n.cache.Live, patience, time.Millisecond)
+	return n
+}
+
+// loads is how many sessions the node has read from the database.
+func (n *node) loads(tb testing.TB) int {
+	tb.Helper()
+	families, err := n.metrics.Gather()
+	require.NoError(tb, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "cache_requests_total" && m.GetLabel()[1].GetValue() == "db" {
+				return int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	tb.Fatal("no counter of loads")
+	return 0
+}
+
+func (n *node) requireEnded(t *testing.T, token seal.Secret) {
+	t.Helper()
+	_, err := n.Authenticate(t.Context(), token.Reveal())
+	requireKind(t, fault.Unauthenticated, err)
+}
+
+// await reads on a node until the session there is as it should be.
+func (n *node) await(t *testing.T, token seal.Secret, what string, holds func(identity.Session, error) bool) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		s, err := n.Authenticate(t.Context(), token.Reveal())
+		return holds(s, err)
+	}, patience, time.Millisecond, what)
+}
+
+func ended(_ identity.Session, err error) bool { return fault.KindOf(err) == fault.Unauthenticated }
+
+func TestCachedSessions(t *testing.T) {
+	t.Parallel()
+	db, server := pgtest.New(t), natstest.Provisioned(t)
+	a, b := startNode(t, db, server, 1<<20), startNode(t, db, server, 1<<20)
+	signIn := func(who string) (seal.Secret, identity.Session) {
+		token, s, err := a.SignIn(t.Context(), meta, person(who))
+		require.NoError(t, err)
+		return token, s
+	}
+	token, alice := signIn("alice")
+	warm := func(token seal.Secret) {
+		for _, n := range []*node{a, b} {
+			before := -1
+			n.await(t, token, "no hit", func(_ identity.Session, err error) bool {
+				defer func() { before = n.loads(t) }()
+				return err == nil && before == n.loads(t)
+			})
+		}
+	}
+	found, err := a.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	requireSameSession(t, alice, found)
+	warm(token)
+
+	// What changes is seen at once where it was changed, and soon everywhere else.
+	w, err := a.workspaces.Create(t.Context(), by(alice.User.ID), alice.User.ID, "Second")
+	require.NoError(t, err)
+	require.NoError(t, a.Changed(t.Context(), alice.User.ID))
+	found, err = a.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	require.Len(t, found.Memberships, 2)
+	second := func(s identity.Session, err error) bool { return err == nil && len(s.Memberships) == 2 }
+	b.await(t, token, "the membership", second)
+	_, bob := signIn("bob")
+	_, err = a.workspaces.AddMember(t.Context(), by(alice.User.ID), alice.User.ID, w.ID, bob.User.Email, "OWNER")
+	require.NoError(t, err)
+	require.NoError(t, a.workspaces.RemoveMember(t.Context(), by(alice.User.ID), alice.User.ID, w.ID, alice.User.ID))
+	require.NoError(t, a.Changed(t.Context(), alice.User.ID))
+	found, err = a.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	require.Len(t, found.Memberships, 1)
+	b.await(t, token, "the removal", func(s identity.Session, err error) bool { return err == nil && len(s.Memberships) == 1 })
+
+	require.NoError(t, b.SetSystemRole(t.Context(), meta, alice.User.ID, events.SystemRoleAdmin))
+	found, err = b.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	require.Equal(t, events.SystemRoleAdmin, found.User.SystemRole)
+	a.await(t, token, "the role", func(s identity.Session, _ error) bool { return s.User.SystemRole == events.SystemRoleAdmin })
+
+	// Ends likewise, however they come about.
+	other, _ := signIn("alice")
+	warm(token)
+	warm(other)
+	require.NoError(t, a.RevokeOthers(t.Context(), by(alice.User.ID), alice.User.ID, alice.ID))
+	a.requireEnded(t, other)
+	b.await(t, other, "revoked", ended)
+	require.NoError(t, b.Logout(t.Context(), by(alice.User.ID), alice.ID))
+	b.requireEnded(t, token)
+	a.await(t, token, "logged out", ended)
+}
+
+// The invalidator repeats from the events what a node could not say.
+func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
+	t.Parallel()
+	db, server := pgtest.New(t), natstest.Provisioned(t)
+	n := startNode(t, db, server, 1<<20)
+	ob := outbox.New(db.Pool, nil)
+	mute := identity.New(ob, n.workspaces) // tells no cache
+	invalidator := identity.NewInvalidator(db.Pool, nearcache.NewBucket(n.kv)).Handlers()
+	// deliver hands what was committed since the last call to the handlers, twice and backwards.
+	deliver := func() {
+		t.Helper()
+		list := db.Told(t)
+		require.NotEmpty(t, list)
+		for i := range 2 * len(list) {
+			ev := list[len(list)-1-i%len(list)]
+			if handle := invalidator[ev.Action()]; handle != nil {
+				require.NoError(t, handle(t.Context(), &worker.Delivery{Event: ev}))
+			}
+		}
+	}
+	token, alice, err := mute.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	db.Told(t)
+	hit := func() identity.Session {
+		t.Helper()
+		var s identity.Session
+		before := -1
+		n.await(t, token, "no hit", func(found identity.Session, err error) bool {
+			defer func() { before = n.loads(t) }()
+			s = found
+			return err == nil && before == n.loads(t)
+		})
+		return s
+	}
+	hit()
+
+	require.NoError(t, mute.SetSystemRole(t.Context(), meta, alice.User.ID, events.SystemRoleAdmin))
+	require.Equal(t, events.SystemRoleUser, hit().User.SystemRole, "nobody has said so yet")
+	deliver()
+	n.await(t, token, "the role", func(s identity.Session, _ error) bool { return s.User.SystemRole == events.SystemRoleAdmin })
+	hit()
+
+	_, err = n.workspaces.Create(t.Context(), by(alice.User.ID), alice.User.ID, "Second")
+	require.NoError(t, err)
+	deliver()
+	n.await(t, token, "the membership", func(s identity.Session, _ error) bool { return len(s.Memberships) == 2 })
+	hit()
+
+	renamed := person("alice")
+	renamed.Name = "Alice II"
+	_, _, err = mute.SignIn(t.Context(), meta, renamed)
+	require.NoError(t, err)
+	deliver()
+	n.await(t, token, "the name", func(s identity.Session, _ error) bool { return s.User.Name == "Alice II" })
+	hit()
+
+	require.NoError(t, mute.Logout(t.Context(), by(alice.User.ID), alice.ID))
+	deliver()
+	n.await(t, token, "the end", ended)
+}
+
+// A session that is over by the clock is over, whatever is cached.
+func TestACachedSessionExpires(t *testing.T) {
+	t.Parallel()
+	db, server := pgtest.New(t), natstest.Provisioned(t)
+	n := startNode(t, db, server, 1<<20)
+	token, s, err := n.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	_, err = db.Pool.Exec(t.Context(), `UPDATE sessions SET expires_at = now() + interval '1 second' WHERE id = $1`, s.ID)
+	require.NoError(t, err)
+	_, err = n.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	n.await(t, token, "expired", ended)
+}
