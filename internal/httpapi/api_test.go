@@ -76,7 +76,7 @@ func TestDatabaseAwayIsUnavailable(t *testing.T) {
 	w := newWorld(t)
 	alice := w.signIn("alice")
 	home := alice.home()
-	w.cutDatabase()
+	w.database.Cut()
 	for _, path := range []string{"/api/workspaces", "/api/workspaces/" + home + "/data", "/api/auth/sessions"} {
 		r := alice.get(path)
 		require.Equal(t, http.StatusServiceUnavailable, r.status, path)

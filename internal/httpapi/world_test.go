@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -25,6 +24,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
@@ -56,7 +56,7 @@ type world struct {
 	js      jetstream.JetStream // of the user provision
 	doc     *contract
 
-	cutDatabase func() // from the API; the test's own pool stays
+	database *faultproxy.Proxy // of the API; the test's own pool goes past it
 }
 
 func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
@@ -81,10 +81,8 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 		require.NoError(t, w.google.AddUser(strings.ToLower(name)+"@example.com", name))
 	}
 
-	address, err := url.Parse(w.db.URL)
-	require.NoError(t, err)
-	address.Host, w.cutDatabase = proxy(t, address.Host)
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: address.String(), MaxConns: 10, ConnectTimeout: patience}, "api")
+	w.database = faultproxy.New(t, w.db.URL)
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: w.database.URL, MaxConns: 10, ConnectTimeout: patience}, "api")
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	ob := outbox.New(pool, nc)
@@ -489,41 +487,4 @@ func (b *syncBuffer) lines(t *testing.T) []map[string]any {
 		list = append(list, line)
 	}
 	return list
-}
-
-// proxy carries connections to an address, until cut ends them and refuses all others.
-func proxy(t *testing.T, to string) (address string, cut func()) {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	carry := func(from net.Conn) {
-		defer func() { _ = from.Close() }() // the other direction may have
-		onward, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
-		if err != nil {
-			return // cut meanwhile
-		}
-		defer func() { _ = onward.Close() }()
-		end := context.AfterFunc(ctx, func() { _, _ = from.Close(), onward.Close() })
-		defer end()
-		running.Go(func() { _, _ = io.Copy(onward, from); _ = onward.Close() }) // either end's end is the end
-		_, _ = io.Copy(from, onward)
-	}
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() { carry(conn) })
-		}
-	})
-	cut = sync.OnceFunc(func() {
-		stop()
-		require.NoError(t, listener.Close())
-		running.Wait()
-	})
-	t.Cleanup(cut)
-	return listener.Addr().String(), cut
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
-	"net/url"
 	"strconv"
 	"sync"
 	"testing"
@@ -18,7 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
-	"fdc/internal/devstack/embednats"
+	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
@@ -371,19 +369,19 @@ func TestThePausedWatch(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := newLine(t, s)
-	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	line := faultproxy.New(t, s.URL("api"))
+	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	b := node(t, nc, rows.load, 1<<20)
 	get(t, b, "k")
 
-	line.mu.Lock()
+	line.Pause()
 	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
 	require.Eventually(t, func() bool { return !b.Live() }, patience, time.Millisecond, "served without a beat")
 	require.Equal(t, value{Version: 1, Data: data(1), Layer: nearcache.DB}, get(t, b, "k"))
-	line.mu.Unlock()
+	line.Heal()
 	awaitLive(t, b)
 	require.Equal(t, int64(1), get(t, b, "k").Version)
 	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(2)))
@@ -395,18 +393,18 @@ func TestAWriterRepeats(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := newLine(t, s)
-	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	line := faultproxy.New(t, s.URL("api"))
+	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	a := node(t, nc, rows.load, 1<<20)
 	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	require.Equal(t, int64(0), get(t, b, "k").Version)
 
-	line.mu.Lock()
+	line.Pause()
 	require.Error(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
 	require.Equal(t, int64(1), get(t, a, "k").Version, "who wrote reads it")
-	line.mu.Unlock()
+	line.Heal()
 	awaitVersion(t, b, "k", 1)
 }
 
@@ -415,8 +413,8 @@ func TestTheLapsedBeat(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := newLine(t, s)
-	nc, err := bus.Connect(bus.Config{URL: line.url}, "api", zerolog.Nop())
+	line := faultproxy.New(t, s.URL("api"))
+	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
 	said, logged := io.Pipe()
@@ -424,7 +422,7 @@ func TestTheLapsedBeat(t *testing.T) {
 	defer giveUp.Stop()
 	c := node(t, nc, rows.load, 1<<20, logged)
 	get(t, c, "k")
-	line.up.Lock()
+	line.Deafen()
 	reason, err := bufio.NewReader(said).ReadString('\n')
 	require.NoError(t, err)
 	require.Contains(t, reason, "the watch is blind", "another safeguard was first")
@@ -432,62 +430,8 @@ func TestTheLapsedBeat(t *testing.T) {
 	require.Eventually(t, func() bool { return !c.Live() }, patience, time.Millisecond, "served without a beat")
 	rows.commit("k")
 	require.Equal(t, int64(1), get(t, c, "k").Version)
-	line.up.Unlock()
+	line.Heal()
 	awaitLive(t, c)
-}
-
-// line is a connection to the server that hangs while mu is held; while up is held, only towards the server.
-type line struct {
-	url    string
-	mu, up sync.Mutex
-}
-
-func newLine(t *testing.T, s *embednats.Server) *line {
-	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address, err := url.Parse(s.URL("api"))
-	require.NoError(t, err)
-	l := &line{}
-	target := address.Host
-	address.Host = listener.Addr().String()
-	l.url = address.String()
-	var running sync.WaitGroup
-	t.Cleanup(func() {
-		_ = listener.Close()
-		s.Stop()
-		running.Wait()
-	})
-	carry := func(to, from net.Conn, gates ...*sync.Mutex) {
-		defer to.Close()   //nolint:errcheck // the test is over or the other end is gone
-		defer from.Close() //nolint:errcheck // likewise
-		for buffer := make([]byte, 64<<10); ; {
-			n, err := from.Read(buffer)
-			for _, gate := range gates {
-				gate.Lock()
-				gate.Unlock() //nolint:staticcheck // nothing to do behind it
-			}
-			if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
-				return
-			}
-		}
-	}
-	running.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", target)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			running.Go(func() { carry(server, client, &l.mu, &l.up) })
-			running.Go(func() { carry(client, server, &l.mu) })
-		}
-	})
-	return l
 }
 
 // The near layer stays within its bytes, and what is too large for the bucket is never kept.
