@@ -22,6 +22,7 @@ import (
 	"fdc/events"
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/embedpg"
+	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
 	"fdc/internal/platform/bus"
@@ -81,7 +82,12 @@ func (w *world) connect(t *testing.T) *nats.Conn {
 // relay starts a relay on a connection of its own, until the test ends.
 func (w *world) relay(t *testing.T, prepare func(*outbox.Relay)) {
 	t.Helper()
-	js, err := bus.JetStream(w.connect(t))
+	w.relayOn(t, w.connect(t), prepare)
+}
+
+func (w *world) relayOn(t *testing.T, nc *nats.Conn, prepare func(*outbox.Relay)) {
+	t.Helper()
+	js, err := bus.JetStream(nc)
 	require.NoError(t, err)
 	relay := outbox.NewRelay(config(w.url), js, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
 	if prepare != nil {
@@ -337,6 +343,35 @@ func TestAPausedLeader(t *testing.T) {
 	close(resume)
 	w.write(t, 20)
 	w.accounted(t)
+}
+
+// A leader that is cut off from NATS, or whose messages get lost, makes way for one that is not.
+func TestTheLeaderLosesNATS(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(*faultproxy.Proxy){"cut": (*faultproxy.Proxy).Cut, "paused": (*faultproxy.Proxy).Pause} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, pgtest.New(t).URL)
+			proxy := faultproxy.New(t, w.server.URL("provision"))
+			nc, err := bus.Connect(bus.Config{URL: proxy.URL}, "provision", zerolog.Nop())
+			require.NoError(t, err)
+			t.Cleanup(nc.Close)
+			leads := make(chan struct{})
+			w.relayOn(t, nc, func(r *outbox.Relay) { r.AfterPublish(sync.OnceFunc(func() { close(leads) })) })
+			w.write(t, 20)
+			<-leads
+			w.relay(t, nil)
+			stop := w.writing(t)
+			w.progress(t, 100)
+			lose(proxy)
+			w.progress(t, 100)
+			stop()
+			w.accounted(t)
+			proxy.Heal()
+			w.write(t, 20)
+			w.accounted(t)
+		})
+	}
 }
 
 func TestNATSIsDownForTenSeconds(t *testing.T) {

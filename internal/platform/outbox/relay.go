@@ -32,7 +32,9 @@ const (
 	batchRows = 1000 // the server's limit for an atomic batch
 	batchSize = 4 << 20
 
-	publishTimeout = 3 * time.Second
+	// publishTimeout is short, since a leader that can't reach NATS must make way for one that can: what a revoked session may
+	// do elsewhere is bounded by 3 s.
+	publishTimeout = time.Second
 
 	// A relay that is silent for longer than any of its steps takes loses its session, and with it the lock.
 	sessionTimeout = 5 * time.Second
@@ -104,8 +106,12 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
-// term is one connection's life: wait for the lock, relay, until something breaks.
+// term is one connection's life: wait for the lock, relay, until something breaks. Whoever is not connected to NATS leaves the
+// lock to others.
 func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
+	if !r.js.Conn().IsConnected() {
+		return nil
+	}
 	conn, err := postgres.Connect(ctx, r.db, "fdc-outbox-relay")
 	if err != nil {
 		return err
@@ -129,7 +135,7 @@ func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
 		if got {
 			break
 		}
-		if !wait(ctx, standbyWait/2+rand.N(standbyWait)) { //nolint:gosec // jitter is no secret
+		if !wait(ctx, standbyWait/2+rand.N(standbyWait)) || !r.js.Conn().IsConnected() { //nolint:gosec // jitter is no secret
 			return nil
 		}
 	}
@@ -139,13 +145,15 @@ func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
 	return r.lead(ctx, conn, nudge)
 }
 
-// lead relays until ctx ends or the connection breaks.
+// lead relays until ctx ends or the connection to either side breaks. Another relay may still reach what this one does not.
 func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
 	uncertain := true // the predecessor may have published what it could not delete
-	backoff := pollInterval
 	for {
+		if !r.js.Conn().IsConnected() {
+			return nats.ErrDisconnected
+		}
 		rows, err := r.head(ctx, conn)
 		if err != nil {
 			return stopped(ctx, err)
@@ -168,19 +176,11 @@ func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg
 			err = r.publish(ctx, rows)
 		}
 		if err != nil {
-			if conn.IsClosed() || ctx.Err() != nil {
-				return stopped(ctx, err)
+			if ctx.Err() == nil {
+				r.failures.Inc()
 			}
-			r.failures.Inc()
-			r.log.Warn().Err(err).Int("rows", len(rows)).Msg("outbox publish not acknowledged; the rows stay")
-			uncertain = true
-			if !wait(ctx, backoff/2+rand.N(backoff/2)) { //nolint:gosec // jitter is no secret
-				return nil
-			}
-			backoff = min(backoff*2, maxBackoff)
-			continue
+			return stopped(ctx, err)
 		}
-		backoff = pollInterval
 		r.latency.Observe(time.Since(rows[0].CreatedAt).Seconds())
 		if r.afterPublish != nil {
 			r.afterPublish()
