@@ -3,7 +3,12 @@ package service
 import (
 	"context"
 	"fmt"
+	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"fdc/internal/httpapi"
 	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
@@ -17,7 +22,7 @@ type CacheInvalidatorConfig struct{ Common }
 // CacheInvalidator runs the service from the environment.
 var CacheInvalidator = standalone(bus.CacheInvalidator, RunCacheInvalidator)
 
-// RunCacheInvalidator keeps the cache buckets true to what the events say, until ctx ends.
+// RunCacheInvalidator keeps the cache buckets true to what the events say and to the rows, until ctx ends.
 func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtime) error {
 	b, err := connect(ctx, bus.CacheInvalidator, c.Common, r)
 	if err != nil {
@@ -28,19 +33,70 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 	if err != nil {
 		return orderly(ctx, err)
 	}
-	documents, err := bus.BindBucket(ctx, b.js, bus.WorkspaceData, r.waiting)
+	documentsKV, err := bus.BindBucket(ctx, b.js, bus.WorkspaceData, r.waiting)
 	if err != nil {
 		return orderly(ctx, err)
 	}
-	handlers := identity.NewInvalidator(b.pool, nearcache.NewBucket(sessions)).Handlers()
-	handlers["workspace.data_updated"] = workspace.NewInvalidator(nearcache.NewBucket(documents)).DataUpdated
-	return consume(ctx, b, r, bus.CacheInvalidator, worker.Config{
-		Handle: func(ctx context.Context, d *worker.Delivery) error {
-			handle, ok := handlers[d.Event.Action()]
-			if !ok {
-				return worker.Discard(fmt.Errorf("no handler for %s", d.Event.Type))
-			}
-			return handle(ctx, d)
-		},
+	documents := nearcache.NewMonitor(nearcache.MonitorConfig{
+		KV: documentsKV, JS: b.js, NATS: b.nc, Truth: httpapi.DocumentTruth(workspace.New(b.outbox)), Log: r.Log, Metrics: r.Admin.Metrics,
 	})
+	handlers := identity.NewInvalidator(b.pool, nearcache.NewBucket(sessions)).Handlers()
+	handlers["workspace.data_updated"] = workspace.NewInvalidator(documents).DataUpdated
+	// The monitors outlast the worker, which finishes what it has.
+	monitorCtx, stopMonitors := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopMonitors()
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return documents.Run(monitorCtx) })
+	group.Go(func() error {
+		return watchForLoss(groupCtx, b.js, func() {
+			r.Log.Warn().Msg("events were lost before they were handled")
+			documents.Reconcile()
+		})
+	})
+	group.Go(func() error {
+		defer stopMonitors()
+		return consume(groupCtx, b, r, bus.CacheInvalidator, worker.Config{
+			Handle: func(ctx context.Context, d *worker.Delivery) error {
+				handle, ok := handlers[d.Event.Action()]
+				if !ok {
+					return worker.Discard(fmt.Errorf("no handler for %s", d.Event.Type))
+				}
+				return handle(ctx, d)
+			},
+		})
+	})
+	return group.Wait()
+}
+
+// lossEvery is how often the consumer is looked at. Whatever is missed, no bucket keeps an entry for longer than its TTL.
+const lossEvery = 5 * time.Second
+
+// watchForLoss calls lost when events that the consumer had still to handle are gone: purged, expired, or with the stream
+// that was made anew. The sequences of events can't tell, because the consumer's filter leaves gaps.
+func watchForLoss(ctx context.Context, js jetstream.JetStream, lost func()) error {
+	tick := time.NewTicker(lossEvery)
+	defer tick.Stop()
+	var before *jetstream.ConsumerInfo
+	for {
+		// While there is no answer there is nothing to compare; a new connection is reason enough to reconcile.
+		if consumer, err := js.Consumer(ctx, bus.Events, bus.CacheInvalidator); err == nil {
+			now := consumer.CachedInfo()
+			if before != nil && eventsLost(before, now) {
+				lost()
+			}
+			before = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// eventsLost compares two looks at a consumer: it was made anew or set back, or fewer events are left than its deliveries
+// explain.
+func eventsLost(before, now *jetstream.ConsumerInfo) bool {
+	return !now.Created.Equal(before.Created) || now.Delivered.Consumer < before.Delivered.Consumer ||
+		now.NumPending+now.Delivered.Consumer < before.NumPending+before.Delivered.Consumer
 }

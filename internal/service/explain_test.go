@@ -147,6 +147,8 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	must(err)
 	_, err = workspaces.Data(ctx, me, home)
 	must(err)
+	_, err = workspaces.DocumentDigests(ctx, []string{home})
+	must(err)
 	created, err := tasks.Create(ctx, meta, me, home, task.Draft{Title: "x"})
 	must(err)
 	_, next, err := tasks.List(ctx, me, home, "", 1)

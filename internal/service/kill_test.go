@@ -25,8 +25,8 @@ import (
 )
 
 // Each service is killed under load, several times, and started again. At the end every fact that was committed is in the
-// stream once, in order per aggregate, every event has its row in the audit log, every sync has ended, and nothing is
-// among the dead letters.
+// stream once, in order per aggregate, every event has its row in the audit log, every sync has ended, nothing is among the
+// dead letters, and the cache was never found to differ from its rows.
 func TestEveryFactOnceWhenServicesAreKilled(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -57,6 +57,7 @@ func TestEveryFactOnceWhenServicesAreKilled(t *testing.T) {
 	done.Store(true)
 	load.Wait()
 	s.accounted(t)
+	s.consistent(t)
 	for _, name := range services {
 		s.stop(t, name)
 	}

@@ -3,17 +3,19 @@ package workspace
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"fdc/events"
 	"fdc/internal/platform/nearcache"
+	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/worker"
 )
 
 // Invalidator withdraws outdated documents from the cache bucket.
-type Invalidator struct{ bucket *nearcache.Bucket }
+type Invalidator struct{ cache *nearcache.Monitor }
 
 // NewInvalidator returns an Invalidator for the bucket of documents, whose keys are workspace ids.
-func NewInvalidator(bucket *nearcache.Bucket) *Invalidator { return &Invalidator{bucket: bucket} }
+func NewInvalidator(cache *nearcache.Monitor) *Invalidator { return &Invalidator{cache: cache} }
 
 // DataUpdated withdraws every version before the new one, which may be in the bucket already, and fences their fills. It
 // may be called late, twice or out of order.
@@ -22,6 +24,23 @@ func (i *Invalidator) DataUpdated(ctx context.Context, d *worker.Delivery) error
 	if !ok {
 		return worker.Discard(fmt.Errorf("want workspace.data_updated, got %s", d.Event.Type))
 	}
-	_, err := i.bucket.PutIfNewer(ctx, data.WorkspaceID, nearcache.Entry{Version: data.Version - 1, Tombstone: true})
-	return err
+	return i.cache.Withdraw(ctx, map[string]int64{data.WorkspaceID: data.Version - 1})
+}
+
+// DocumentDigest is what tells whether a copy of a document is true, without the document.
+type DocumentDigest struct {
+	WorkspaceID  string
+	Version      int64
+	LastModified time.Time
+	SHA256       []byte // of Document.Stored
+}
+
+// DocumentDigests reads the digests of some documents; a workspace that there is not is left out. Like DocumentOf, it asks
+// for no right.
+func (s *Service) DocumentDigests(ctx context.Context, workspaceIDs []string) ([]DocumentDigest, error) {
+	digests, err := digestDocuments(ctx, s.outbox.Pool(), workspaceIDs)
+	if err != nil {
+		return nil, fmt.Errorf("digest %d documents: %w", len(workspaceIDs), postgres.Fault(err))
+	}
+	return digests, nil
 }

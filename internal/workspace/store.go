@@ -182,6 +182,14 @@ func findDocument(ctx context.Context, q postgres.Querier, workspaceID string) (
 	return d, err
 }
 
+// digestDocuments leaves the documents where they are: only what identifies them comes over.
+func digestDocuments(ctx context.Context, q postgres.Querier, workspaceIDs []string) ([]DocumentDigest, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT workspace_id, version, last_modified, sha256(convert_to(data::text, 'UTF8')) AS sha256
+		FROM workspace_data WHERE workspace_id = ANY($1)`, workspaceIDs)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[DocumentDigest])
+}
+
 // updateDocument gives back the row as it will be read.
 func updateDocument(ctx context.Context, tx pgx.Tx, workspaceID string, data []byte) (documentRow, error) {
 	rows, _ := tx.Query(ctx, `

@@ -1,0 +1,4 @@
+package service
+
+// EventsLost compares two looks at a consumer.
+var EventsLost = eventsLost
