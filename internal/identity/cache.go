@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -116,6 +117,33 @@ func loadSession(pool *pgxpool.Pool) nearcache.Load {
 	}
 }
 
+// Truth tells whether the bucket of a Cache holds what would be loaded into it now.
+func Truth(pool *pgxpool.Pool) nearcache.Truth {
+	return func(ctx context.Context, keys []string) (map[string]nearcache.Row, error) {
+		var hashes [][]byte
+		for _, key := range keys {
+			if hash, err := keyText.DecodeString(key); err == nil { // else it is no key, and has no row
+				hashes = append(hashes, hash)
+			}
+		}
+		list, err := findSessions(ctx, pool, hashes)
+		if err != nil {
+			return nil, err
+		}
+		rows := make(map[string]nearcache.Row, len(list))
+		for _, r := range list {
+			want, err := json.Marshal(r.session())
+			if err != nil {
+				return nil, err
+			}
+			rows[cacheKey(r.TokenHash)] = nearcache.Row{
+				Version: r.Version, Holds: func(data []byte) bool { return bytes.Equal(data, want) },
+			}
+		}
+		return rows, nil
+	}
+}
+
 // decodeSession reads what loadSession has written.
 func decodeSession(data []byte) (*known, int, error) {
 	var s Session
@@ -203,14 +231,14 @@ func cacheKey(hash []byte) string {
 
 // Invalidator withdraws sessions from the cache bucket that have ended or changed.
 type Invalidator struct {
-	pool   *pgxpool.Pool
-	bucket *nearcache.Bucket
+	pool    *pgxpool.Pool
+	monitor *nearcache.Monitor
 }
 
-// NewInvalidator returns an Invalidator for the bucket of sessions. Its keys are hashes of tokens, which no event holds:
-// they are looked up in pool.
-func NewInvalidator(pool *pgxpool.Pool, bucket *nearcache.Bucket) *Invalidator {
-	return &Invalidator{pool: pool, bucket: bucket}
+// NewInvalidator returns an Invalidator for the bucket that monitor, of Truth, looks after. Its keys are hashes of tokens, which
+// no event holds: they are looked up in pool.
+func NewInvalidator(pool *pgxpool.Pool, monitor *nearcache.Monitor) *Invalidator {
+	return &Invalidator{pool: pool, monitor: monitor}
 }
 
 // Handlers are the events that end or change what sessions show, by action. What they do is right whenever they are called,
@@ -241,10 +269,5 @@ func (i *Invalidator) withdraw(ctx context.Context, where string, id any) error 
 	if err != nil {
 		return err
 	}
-	for key, version := range versions {
-		if _, err := i.bucket.PutIfNewer(ctx, key, nearcache.Entry{Version: version, Tombstone: true}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return i.monitor.Withdraw(ctx, versions)
 }

@@ -35,6 +35,7 @@ type node struct {
 	kv         jetstream.KeyValue
 	metrics    *prometheus.Registry
 	nc         *nats.Conn
+	js         jetstream.JetStream
 }
 
 func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes uint64) *node {
@@ -45,7 +46,7 @@ func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes 
 	kv, err := bus.BindBucket(tb.Context(), js, bus.Sessions, nil)
 	require.NoError(tb, err)
 	ob := outbox.New(db.Pool, nil)
-	n := &node{workspaces: workspace.New(ob), kv: kv, metrics: prometheus.NewRegistry(), nc: nc}
+	n := &node{workspaces: workspace.New(ob), kv: kv, metrics: prometheus.NewRegistry(), nc: nc, js: js}
 	n.Service = identity.New(ob, n.workspaces)
 	n.cache, err = identity.NewCache(db.Pool, nearcache.Config{
 		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.Nop(), Metrics: n.metrics,
@@ -164,7 +165,10 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	n := startNode(t, db, server, 1<<20)
 	ob := outbox.New(db.Pool, nil)
 	mute := identity.New(ob, n.workspaces) // tells no cache
-	invalidator := identity.NewInvalidator(db.Pool, nearcache.NewBucket(n.kv)).Handlers()
+	monitor := nearcache.NewMonitor(nearcache.MonitorConfig{
+		KV: n.kv, JS: n.js, NATS: n.nc, Truth: identity.Truth(db.Pool), Log: zerolog.Nop(), Metrics: n.metrics,
+	})
+	invalidator := identity.NewInvalidator(db.Pool, monitor).Handlers()
 	// deliver hands what was committed since the last call to the handlers, twice and backwards.
 	deliver := func() {
 		t.Helper()
@@ -216,6 +220,50 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	require.NoError(t, mute.Logout(t.Context(), by(alice.User.ID), alice.ID))
 	deliver()
 	n.await(t, token, "the end", ended)
+}
+
+// What the bucket holds is what the rows say, byte for byte; of what has ended there is no row.
+func TestTheTruthAboutSessions(t *testing.T) {
+	t.Parallel()
+	db, server := pgtest.New(t), natstest.Provisioned(t)
+	n := startNode(t, db, server, 1<<20)
+	token, alice, err := n.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	_, err = db.Pool.Exec(t.Context(), `INSERT INTO google_accounts (user_id, google_id, email, state, scopes)
+		VALUES ($1, 'g', 'alice@example.com', 'connected', '{openid,email}')`, alice.User.ID)
+	require.NoError(t, err)
+	found, err := n.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	require.Equal(t, identity.Google{State: "connected", Scopes: []string{"openid", "email"}}, found.Google)
+	keys, err := n.kv.Keys(t.Context())
+	require.NoError(t, err)
+	bucket := nearcache.NewBucket(n.kv)
+	truth := identity.Truth(db.Pool)
+	var entry nearcache.Entry
+	var key string
+	for _, key = range keys {
+		var held bool
+		entry, held, err = bucket.Get(t.Context(), key)
+		require.NoError(t, err)
+		if held && !entry.Tombstone {
+			break
+		}
+	}
+	rows, err := truth(t.Context(), []string{key, "beat.x", ""})
+	require.NoError(t, err)
+	require.Len(t, rows, 1)
+	require.Equal(t, entry.Version, rows[key].Version)
+	require.True(t, rows[key].Holds(entry.Data))
+	require.False(t, rows[key].Holds(append(entry.Data, ' ')))
+	require.NoError(t, n.SetSystemRole(t.Context(), meta, alice.User.ID, events.SystemRoleAdmin))
+	rows, err = truth(t.Context(), []string{key})
+	require.NoError(t, err)
+	require.Greater(t, rows[key].Version, entry.Version)
+	require.False(t, rows[key].Holds(entry.Data))
+	require.NoError(t, n.Logout(t.Context(), by(alice.User.ID), alice.ID))
+	rows, err = truth(t.Context(), []string{key})
+	require.NoError(t, err)
+	require.Empty(t, rows)
 }
 
 // A session that is over by the clock is over, whatever is cached.

@@ -90,6 +90,7 @@ func insertSession(ctx context.Context, tx pgx.Tx, id, userID string, hash []byt
 
 // sessionRow is a live session with everything that a request needs to know.
 type sessionRow struct {
+	TokenHash []byte
 	SessionID string
 	CreatedAt time.Time
 	ExpiresAt time.Time
@@ -109,10 +110,10 @@ func (r sessionRow) session() Session {
 	}
 }
 
-// findSession finds a live session by the hash of its token. When there is none: errGone.
-func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionRow, error) {
+// findSessions finds the live sessions among those whose tokens have the given hashes.
+func findSessions(ctx context.Context, q postgres.Querier, hashes [][]byte) ([]sessionRow, error) {
 	rows, _ := q.Query(ctx, `
-		SELECT s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		SELECT s.token_hash, s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
 		       s.version + u.version + coalesce(g.version, 0) AS version,
 		       u.id, u.email, u.name, u.system_role,
 		       (SELECT coalesce(json_agg(json_build_object('workspaceId', w.id, 'name', w.name, 'role', m.role)
@@ -121,16 +122,25 @@ func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionR
 		        WHERE m.user_id = u.id) AS memberships,
 		       coalesce(g.state, 'disconnected') AS google_state, coalesce(g.scopes, '{}') AS google_scopes
 		FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = u.id
-		WHERE s.token_hash = $1 AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
-		  AND u.disabled_at IS NULL`, hash, IdleTimeout, seenEvery)
-	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[sessionRow])
-	if errors.Is(err, pgx.ErrNoRows) {
-		return sessionRow{}, errGone
+		WHERE s.token_hash = ANY ($1) AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
+		  AND u.disabled_at IS NULL`, hashes, IdleTimeout, seenEvery)
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[sessionRow])
+	if err != nil {
+		return nil, fmt.Errorf("find sessions: %w", postgres.Fault(err))
+	}
+	return list, nil
+}
+
+// findSession finds the live session whose token has the given hash. When there is none: errGone.
+func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionRow, error) {
+	list, err := findSessions(ctx, q, [][]byte{hash})
+	if err == nil && len(list) == 0 {
+		err = errGone
 	}
 	if err != nil {
-		return sessionRow{}, fmt.Errorf("find session: %w", postgres.Fault(err))
+		return sessionRow{}, err
 	}
-	return r, nil
+	return list[0], nil
 }
 
 // touchSessions notes that sessions were seen a moment ago.

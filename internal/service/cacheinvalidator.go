@@ -29,27 +29,35 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 		return orderly(ctx, err)
 	}
 	defer b.close()
-	sessions, err := bus.BindBucket(ctx, b.js, bus.Sessions, r.waiting)
+	monitor := func(bucket string, truth nearcache.Truth) (*nearcache.Monitor, error) {
+		kv, err := bus.BindBucket(ctx, b.js, bucket, r.waiting)
+		if err != nil {
+			return nil, err
+		}
+		return nearcache.NewMonitor(nearcache.MonitorConfig{
+			KV: kv, JS: b.js, NATS: b.nc, Truth: truth, Log: r.Log, Metrics: r.Admin.Metrics,
+		}), nil
+	}
+	sessions, err := monitor(bus.Sessions, identity.Truth(b.pool))
 	if err != nil {
 		return orderly(ctx, err)
 	}
-	documentsKV, err := bus.BindBucket(ctx, b.js, bus.WorkspaceData, r.waiting)
+	documents, err := monitor(bus.WorkspaceData, httpapi.DocumentTruth(workspace.New(b.outbox)))
 	if err != nil {
 		return orderly(ctx, err)
 	}
-	documents := nearcache.NewMonitor(nearcache.MonitorConfig{
-		KV: documentsKV, JS: b.js, NATS: b.nc, Truth: httpapi.DocumentTruth(workspace.New(b.outbox)), Log: r.Log, Metrics: r.Admin.Metrics,
-	})
-	handlers := identity.NewInvalidator(b.pool, nearcache.NewBucket(sessions)).Handlers()
+	handlers := identity.NewInvalidator(b.pool, sessions).Handlers()
 	handlers["workspace.data_updated"] = workspace.NewInvalidator(documents).DataUpdated
 	// The monitors outlast the worker, which finishes what it has.
 	monitorCtx, stopMonitors := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopMonitors()
 	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return sessions.Run(monitorCtx) })
 	group.Go(func() error { return documents.Run(monitorCtx) })
 	group.Go(func() error {
 		return watchForLoss(groupCtx, b.js, func() {
 			r.Log.Warn().Msg("events were lost before they were handled")
+			sessions.Reconcile()
 			documents.Reconcile()
 		})
 	})

@@ -105,8 +105,8 @@ func run(t *testing.T, service func(context.Context) error) {
 	})
 }
 
-// count is the counter of a name that has a label of the value.
-func count(t *testing.T, metrics prometheus.Gatherer, name, value string) float64 {
+// count is the sum of the counters of a name that have a label of the value.
+func count(t *testing.T, metrics prometheus.Gatherer, name, value string) (total float64) {
 	t.Helper()
 	families, err := metrics.Gather()
 	require.NoError(t, err)
@@ -114,12 +114,12 @@ func count(t *testing.T, metrics prometheus.Gatherer, name, value string) float6
 		for _, metric := range family.GetMetric() {
 			for _, label := range metric.GetLabel() {
 				if family.GetName() == name && label.GetValue() == value {
-					return metric.GetCounter().GetValue()
+					total += metric.GetCounter().GetValue()
 				}
 			}
 		}
 	}
-	return 0
+	return total
 }
 
 // consistent waits until the running invalidator has compared the cache with its rows, and wants that they never differed.
