@@ -39,21 +39,25 @@ func Append(ctx context.Context, tx pgx.Tx, event events.Event) error {
 
 // Outbox runs transactions that append events. It is safe for concurrent use.
 type Outbox struct {
-	pool *pgxpool.Pool
-	nc   *nats.Conn
+	pool  *pgxpool.Pool
+	begin pgx.TxOptions
+	nc    *nats.Conn
 }
 
 // New returns an Outbox that writes through pool and nudges the relay over nc. Without nc the relay's poll is the only
 // wake-up.
-func New(pool *pgxpool.Pool, nc *nats.Conn) *Outbox { return &Outbox{pool: pool, nc: nc} }
+func New(pool *pgxpool.Pool, nc *nats.Conn) *Outbox {
+	return &Outbox{pool: pool, begin: postgres.TxOptions(pool), nc: nc}
+}
 
 // Pool is the pool that Tx uses, for reads.
 func (o *Outbox) Pool() *pgxpool.Pool { return o.pool }
 
-// Tx runs fn in a transaction, commits it when fn returns nil, and then nudges the relay. A database that is away is
-// reported as fault.Unavailable.
+// Tx runs fn in a transaction, commits it when fn returns nil, and then nudges the relay. A database that is away or busy
+// (no free connection, a lock not to be had, a deadlock) is reported as fault.Unavailable. It never repeats fn: some ask
+// Google in between.
 func (o *Outbox) Tx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	if err := pgx.BeginFunc(ctx, o.pool, fn); err != nil {
+	if err := pgx.BeginTxFunc(ctx, o.pool, o.begin, fn); err != nil {
 		return postgres.Fault(err)
 	}
 	if o.nc != nil {

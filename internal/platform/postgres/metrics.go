@@ -7,8 +7,8 @@ import (
 
 // poolMetrics shows a pool's statistics as they are at each scrape.
 type poolMetrics struct {
-	pool                              *pgxpool.Pool
-	max, acquired, idle, waits, waitS *prometheus.Desc
+	pool                                       *pgxpool.Pool
+	max, acquired, idle, waits, waitS, givenUp *prometheus.Desc
 }
 
 // PoolMetrics returns a collector of a pool's use.
@@ -21,6 +21,7 @@ func PoolMetrics(pool *pgxpool.Pool) prometheus.Collector {
 		idle:     desc("postgres_pool_idle_connections", "Connections open and not in use."),
 		waits:    desc("postgres_pool_waits_total", "Acquisitions that had to wait for a connection."),
 		waitS:    desc("postgres_pool_wait_seconds_total", "Time spent waiting for a connection."),
+		givenUp:  desc("postgres_pool_given_up_total", "Acquisitions that ended without a connection: none in time, or the caller left."),
 	}
 }
 
@@ -35,4 +36,5 @@ func (m *poolMetrics) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(m.idle, prometheus.GaugeValue, float64(s.IdleConns()))
 	out <- prometheus.MustNewConstMetric(m.waits, prometheus.CounterValue, float64(s.EmptyAcquireCount()))
 	out <- prometheus.MustNewConstMetric(m.waitS, prometheus.CounterValue, s.EmptyAcquireWaitTime().Seconds())
+	out <- prometheus.MustNewConstMetric(m.givenUp, prometheus.CounterValue, float64(s.CanceledAcquireCount()))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,6 +24,9 @@ type Config struct {
 	MaxConns       int32         `env:"DATABASE_MAX_CONNS" envDefault:"10"`
 	ConnectTimeout time.Duration `env:"DATABASE_CONNECT_TIMEOUT" envDefault:"10s"`
 	QueryTimeout   time.Duration `env:"DATABASE_QUERY_TIMEOUT" envDefault:"30s"`
+
+	// MaxWait bounds how long a caller waits for a connection of the pool, and with it how many wait. Zero is no bound.
+	MaxWait time.Duration `env:"-"`
 }
 
 // Validate names what is malformed.
@@ -69,7 +73,8 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Open makes a pool. It does not wait for the server: the first query does.
+// Open makes a pool, whose statements and transactions are bounded as the package says. It does not wait for the server:
+// the first query does.
 func Open(ctx context.Context, c Config, application string) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {
@@ -85,11 +90,12 @@ func Open(ctx context.Context, c Config, application string) (*pgxpool.Pool, err
 		pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	pc.ConnConfig.RuntimeParams["application_name"] = application
-	// A startup parameter would be refused by a pooler; all users of its server connections want the same.
-	limit := fmt.Sprintf("SET statement_timeout = %d", c.QueryTimeout.Milliseconds())
-	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, limit)
-		return err
+	l := newLimits(c)
+	pc.ConnConfig.Tracer = l
+	if !l.pooled { // a pooler refuses such parameters; see TxOptions
+		for _, s := range l.settings() {
+			pc.ConnConfig.RuntimeParams[s[0]] = s[1]
+		}
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
@@ -119,6 +125,9 @@ const (
 	ForeignKeyViolation = "23503"
 	CheckViolation      = "23514"
 	UndefinedTable      = "42P01"
+	LockNotAvailable    = "55P03"
+	DeadlockDetected    = "40P01"
+	QueryCanceled       = "57014"
 )
 
 // IsState reports whether err carries the given SQLSTATE.
@@ -159,13 +168,31 @@ func Unreachable(err error) bool {
 	return pgconn.SafeToRetry(err) || pgconn.Timeout(err)
 }
 
-// Fault gives err the kind Unavailable when the database is away, and returns it unchanged otherwise.
+// Busy reports whether err says that the database is there and has no room right now: no connection of the pool was free
+// in time, or the transaction waited too long for others and was rolled back whole. The same call may succeed later.
+func Busy(err error) bool {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return slices.Contains([]string{LockNotAvailable, DeadlockDetected, QueryCanceled}, pgErr.Code)
+	}
+	// What pgconn gives up it marks as its own; so this is a wait for a connection that a deadline ended.
+	return errors.Is(err, context.DeadlineExceeded) && !pgconn.Timeout(err)
+}
+
+// Fault gives err the kind Unavailable when the database is away or busy, and returns it unchanged otherwise.
 func Fault(err error) error {
-	if err == nil || fault.KindOf(err) != fault.Internal || !Unreachable(err) {
+	if err == nil || fault.KindOf(err) != fault.Internal {
 		return err
 	}
-	return &fault.Error{
-		Kind: fault.Unavailable, Code: "database-unavailable",
-		Detail: "The database can't be reached right now; try again in a moment.", RetryAfter: time.Second, Err: err,
+	unavailable := &fault.Error{Kind: fault.Unavailable, RetryAfter: time.Second, Err: err}
+	switch {
+	case Busy(err):
+		unavailable.Code = "database-busy"
+		unavailable.Detail = "The database is busy right now; try again in a moment."
+	case Unreachable(err):
+		unavailable.Code = "database-unavailable"
+		unavailable.Detail = "The database can't be reached right now; try again in a moment."
+	default:
+		return err
 	}
+	return unavailable
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -29,6 +30,8 @@ func TestOnlyWhatMayPassIsUnavailable(t *testing.T) {
 	for name, err := range map[string]error{
 		"cut": io.ErrUnexpectedEOF, "closed": net.ErrClosed, "dial": &net.OpError{Op: "dial", Err: errors.New("refused")},
 		"admin shutdown": refused("57P01"), "too many connections": refused("53300"), "connection failure": refused("08006"),
+		"lock not available": refused("55P03"), "deadlock": refused("40P01"), "statement timeout": refused("57014"),
+		"no connection in time": fmt.Errorf("read: %w", context.DeadlineExceeded),
 	} {
 		require.Equal(t, fault.Unavailable, fault.KindOf(Fault(err)), name)
 	}
