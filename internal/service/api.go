@@ -21,6 +21,7 @@ import (
 	"fdc/internal/platform/flags"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/push"
@@ -113,6 +114,10 @@ const MaxRateFactor = 1e6
 // API runs the service from the environment.
 var API = standalone("api", RunAPI)
 
+// maxWait is how long a request waits for a connection to the database, each time that it needs one. A pool that is busy
+// for longer doesn't keep up: the request's user is better off with an answer that says so.
+const maxWait = time.Second
+
 // RunAPI serves HTTP and push, and takes its turn at relaying the outbox, until ctx ends.
 func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	listener := c.Listener
@@ -127,6 +132,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	if err != nil {
 		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
 	}
+	c.Database.MaxWait = maxWait
 	b, err := connect(ctx, "api", c.Common, r)
 	if err != nil {
 		return orderly(ctx, err)
@@ -226,11 +232,11 @@ const lateOutbox = 30 * time.Second
 
 // checks asks everything that the API depends on.
 func (b *backends) checks(ctx context.Context) map[string]error {
-	answers := map[string]error{"postgres": b.pool.Ping(ctx), "nats": connected(b.nc)}
+	answers := map[string]error{"postgres": postgres.Fault(b.pool.Ping(ctx)), "nats": connected(b.nc)}
 	age, err := outbox.Age(ctx, b.pool)
 	if err == nil && age > lateOutbox {
 		err = fmt.Errorf("the oldest event has waited for %s", age.Round(time.Second))
 	}
-	answers["outbox"] = err
+	answers["outbox"] = postgres.Fault(err)
 	return answers
 }

@@ -124,7 +124,7 @@ func connect(ctx context.Context, name string, c Common, r Runtime) (*backends, 
 	}
 	js, err := bus.JetStream(nc)
 	if err == nil {
-		err = awaitSchema(ctx, c.Database, r)
+		err = awaitDatabase(ctx, c.Database, pool, r)
 	}
 	if err != nil {
 		nc.Close()
@@ -132,7 +132,7 @@ func connect(ctx context.Context, name string, c Common, r Runtime) (*backends, 
 		return nil, err
 	}
 	r.Admin.Metrics.MustRegister(postgres.PoolMetrics(pool))
-	r.Admin.Check("postgres", pool.Ping)
+	r.Admin.Check("postgres", func(ctx context.Context) error { return postgres.Fault(pool.Ping(ctx)) })
 	r.Admin.Check("nats", func(context.Context) error { return connected(nc) })
 	return &backends{pool: pool, nc: nc, js: js, outbox: outbox.New(pool, nc)}, nil
 }
@@ -158,12 +158,15 @@ func connected(nc *nats.Conn) error {
 	return nil
 }
 
-// awaitSchema waits for the database and for `fdc migrate`. A schema from the future and a server that is too old can't
-// be waited out.
-func awaitSchema(ctx context.Context, c postgres.Config, r Runtime) error {
+// awaitDatabase waits for both ways to the database, and for `fdc migrate`. A schema from the future and a server that is
+// too old can't be waited out.
+func awaitDatabase(ctx context.Context, c postgres.Config, pool *pgxpool.Pool, r Runtime) error {
 	for attempt := 0; ; attempt++ {
 		checkCtx, cancel := context.WithTimeout(ctx, c.ConnectTimeout)
 		err := postgres.CheckSchema(checkCtx, c.Direct(), migrations.FS)
+		if err == nil {
+			err = pool.Ping(checkCtx)
+		}
 		cancel()
 		switch {
 		case err == nil:
