@@ -163,8 +163,8 @@ func (c *call) saved(doc workspace.Document, err error) error {
 	}
 	if c.api.Documents != nil {
 		if err := c.api.Documents.Put(c.ctx(), doc.WorkspaceID, doc.Version, encodeDocument(doc)); err != nil {
-			// It is committed. The cache repeats it, and so does the invalidator.
-			c.api.Log.Warn().Err(err).Str("request_id", c.id).Msg("document not written through")
+			// It is committed. The cache repeats it and tells the log of outages, and so does the invalidator.
+			c.api.Log.Debug().Err(err).Str("request_id", c.id).Msg("document not written through")
 		}
 	}
 	c.setHeader("ETag", versionTag(doc.Version))

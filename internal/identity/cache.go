@@ -204,7 +204,7 @@ func (s *Service) withdraw(ctx context.Context, outdated map[string]int64) {
 		return
 	}
 	if err := s.cache.Withdraw(ctx, outdated); err != nil {
-		s.cache.Log.Warn().Err(err).Int("sessions", len(outdated)).Msg("sessions not withdrawn from the bucket yet")
+		s.cache.Log.Debug().Err(err).Int("sessions", len(outdated)).Msg("sessions not withdrawn from the bucket yet")
 	}
 }
 

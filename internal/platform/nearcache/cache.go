@@ -241,7 +241,7 @@ func (c *Cache[V]) expect(key string, version int64) {
 // tell writes an entry that a commit made here calls for.
 func (c *Cache[V]) tell(ctx context.Context, key string, e Entry) error {
 	if !c.reachable() {
-		return fmt.Errorf("write %s/%s: %w", c.name, key, nats.ErrDisconnected)
+		return fmt.Errorf("write %s/%s: %w", c.name, key, errAway)
 	}
 	_, err := c.bucket.PutIfNewer(ctx, key, e)
 	if c.answered(err) {
@@ -435,14 +435,16 @@ func (c *Cache[V]) reachable() bool {
 	return rest == 0 || now >= rest && c.rest.CompareAndSwap(rest, now+int64(restTime))
 }
 
-// answered takes the outcome of asking the bucket.
+// answered takes the outcome of asking the bucket. One line tells of the beginning of an outage, one of its end.
 func (c *Cache[V]) answered(err error) bool {
 	if err != nil {
-		c.rest.Store(int64(time.Since(c.begun) + restTime))
+		if c.rest.Swap(int64(time.Since(c.begun)+restTime)) == 0 {
+			c.Log.Warn().Err(err).Str("cache", c.name).Msg("bucket does not answer; the database does")
+		}
 		return false
 	}
-	if c.rest.Load() != 0 {
-		c.rest.Store(0)
+	if c.rest.Load() != 0 && c.rest.Swap(0) != 0 {
+		c.Log.Info().Str("cache", c.name).Msg("bucket answers again")
 	}
 	return true
 }
@@ -465,4 +467,7 @@ func (c *Cache[V]) beatAge() float64 {
 	return (time.Since(c.begun) - time.Duration(echoed)).Seconds()
 }
 
-var errBlind = errors.New("the watch is blind")
+var (
+	errBlind = errors.New("the watch is blind")
+	errAway  = errors.New("the bucket is not connected, or did not answer a moment ago")
+)
