@@ -36,11 +36,13 @@ func TestRatiosSayHowManyTimesBetterOursIs(t *testing.T) {
 	fast := line{Case: "fast", Ours: "we", Baseline: "they", Unit: perSecond, Target: target{Ratio: 10}}
 	soon := line{Case: "soon", Ours: "we", Baseline: "they", Unit: milliseconds, Target: target{AtMost: 5}}
 	alone := line{Case: "alone", Ours: "we", Baseline: "they", Unit: perSecond}
+	bare := line{Case: "bare", Ours: "we", Unit: microseconds, Target: target{AtMost: 1}}
 	for _, factor := range []float64{8, 11, 12} {
 		r.add([]sample{
 			{line: fast, ours: 100 * factor, baseline: 100},
 			{line: soon, ours: 6, baseline: 6 * factor},
 			{line: alone, ours: 1000, absent: "not installed"},
+			{line: bare, ours: 0.5},
 		})
 	}
 	var text strings.Builder
@@ -53,19 +55,22 @@ func TestRatiosSayHowManyTimesBetterOursIs(t *testing.T) {
 | fast  | we 1100/s | they 100/s          | 11× (8–12) | ≥ 10× met     |
 | soon  | we 6 ms   | they 66 ms          | 11× (8–12) | ≤ 5 ms MISSED |
 | alone | we 1000/s | they: not installed | –          | –             |
+| bare  | we 0.5 µs | –                   | –          | ≤ 1 µs met    |
 `, "\n"), table)
 }
 
 func TestReadAnswer(t *testing.T) {
 	t.Parallel()
-	const next = "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
+	const next = "HTTP/1.1 204 No Content\r\n\r\n"
 	for name, test := range map[string]struct {
 		wire   string
 		status int
+		etag   string
 		wrong  bool
 	}{
 		"length":         {wire: "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello" + next, status: 200},
 		"chunked":        {wire: "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n" + next, status: 404},
+		"not modified":   {wire: "HTTP/1.1 304 Not Modified\r\nETag: \"7\"\r\nContent-Length: 5\r\n\r\n" + next, status: 304, etag: `"7"`},
 		"without length": {wire: "HTTP/1.1 200 OK\r\n\r\nhello", wrong: true},
 		"cut":            {wire: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel", wrong: true},
 		"no HTTP":        {wire: "SSH-2.0-OpenSSH_9.9\r\n", wrong: true},
@@ -73,18 +78,26 @@ func TestReadAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reader := bufio.NewReader(strings.NewReader(test.wire))
-			status, err := readAnswer(reader)
+			status, etag, err := readAnswer(reader)
 			if test.wrong {
 				require.Error(t, err)
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, test.status, status)
-			status, err = readAnswer(reader)
+			require.Equal(t, test.etag, etag)
+			status, _, err = readAnswer(reader)
 			require.NoError(t, err, "the next answer begins where this one ends")
 			require.Equal(t, 204, status)
 		})
 	}
+}
+
+func TestWithHeader(t *testing.T) {
+	t.Parallel()
+	wire := []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	require.Equal(t, "GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"7\"\r\n\r\n", string(withHeader(wire, "If-None-Match", `"7"`)))
+	require.Equal(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n", string(wire), "the next request begins as this one did")
 }
 
 func TestOpenLoopMakesUpForTheTimeItWasLate(t *testing.T) {

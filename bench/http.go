@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,51 +43,126 @@ func httpGin(ctx context.Context, b *bench) ([]sample, error) {
 		_, _ = io.WriteString(w, body) // an answer that gets lost ends the load with an error
 	})
 	var ours, theirs loadResult
-	err := b.pair(
-		func() (err error) { ours, err = b.loadHandler(ctx, bareGin([]byte(body))); return err },
-		func() (err error) { theirs, err = b.loadHandler(ctx, plain); return err },
+	err := b.inTurns(
+		func() (err error) {
+			ours, err = b.loadHandler(ctx, bareGin([]byte(body)), http.StatusOK, nil)
+			return err
+		},
+		func() (err error) { theirs, err = b.loadHandler(ctx, plain, http.StatusOK, nil); return err },
 	)
 	return httpSamples("bare Gin, small JSON", "Gin", "net/http", ours, theirs), err
 }
 
 // httpSession asks who is signed in.
 func httpSession(ctx context.Context, b *bench) ([]sample, error) {
-	return b.againstGin(ctx, "GET session", func(*account) string { return "/api/auth/session" })
+	return b.read(ctx, reading{
+		name: "GET session", path: func(*account) string { return "/api/auth/session" },
+		gin: target{Ratio: 0.85}, redis: target{Ratio: 2}, keep: inSession,
+	})
 }
 
 // httpDocument reads a document.
 func httpDocument(ctx context.Context, b *bench) ([]sample, error) {
-	return b.againstGin(ctx, "GET 20 KB document", (*account).documentPath)
+	return b.read(ctx, reading{
+		name: "GET 20 KB document", path: (*account).documentPath, redis: target{Ratio: 2}, keep: besideSession,
+	})
 }
 
-// againstGin compares a GET of the API with Gin giving out the very bytes that the API answers.
-func (b *bench) againstGin(ctx context.Context, name string, path func(*account) string) ([]sample, error) {
+// httpNotModified asks for a document that the client has.
+func httpNotModified(ctx context.Context, b *bench) ([]sample, error) {
+	return b.read(ctx, reading{
+		name: "GET document, 304", path: (*account).documentPath, held: true, gin: target{Ratio: 0.9},
+	})
+}
+
+// reading is a case in which every user reads something of their own through the API, beside servers that give out the
+// very same bytes.
+type reading struct {
+	name  string
+	path  func(*account) string
+	held  bool // the client sends the ETag of what it has, and gets 304
+	gin   target
+	redis target
+	keep  place // where the peer with Redis has the bytes
+}
+
+func (b *bench) read(ctx context.Context, r reading) ([]sample, error) {
 	var samples []sample
 	err := b.inWorld(ctx, func(w *world) error {
-		api, err := b.startAPI(ctx, w)
+		accounts, err := w.signUpAll(ctx, connections)
 		if err != nil {
 			return err
 		}
-		requests := make([][]byte, len(api.accounts))
-		for i, a := range api.accounts {
-			if requests[i], err = api.request(ctx, http.MethodGet, path(a), a, nil); err != nil {
-				return errors.Join(err, api.stop())
-			}
-		}
-		body, err := api.get(ctx, path(api.accounts[0]), api.accounts[0])
+		api, err := b.startAPI(ctx, w, accounts)
 		if err != nil {
-			return errors.Join(err, api.stop())
+			return err
 		}
-		var ours, theirs loadResult
-		err = b.pair(
-			func() (err error) { ours, err = b.load(ctx, api.addr, requests); return err },
-			func() (err error) { theirs, err = b.loadHandler(ctx, bareGin(body)); return err },
-		)
-		samples = httpSamples(name, "API", "bare Gin", ours, theirs)
+		samples, err = b.readBeside(ctx, api, r)
 		return errors.Join(err, api.stop())
 	})
 	return samples, err
 }
+
+func (b *bench) readBeside(ctx context.Context, api *runningAPI, r reading) ([]sample, error) {
+	expect := http.StatusOK
+	requests := make([]exchange, len(api.accounts))
+	answers := make([]answer, len(api.accounts))
+	for i, a := range api.accounts {
+		var err error
+		if answers[i], err = api.get(ctx, r.path(a), a); err != nil {
+			return nil, err
+		}
+		request, err := api.newRequest(ctx, http.MethodGet, r.path(a), a, nil)
+		if err != nil {
+			return nil, err
+		}
+		if r.held {
+			expect = http.StatusNotModified
+			request.Header.Set("If-None-Match", answers[i].header.Get("ETag"))
+		}
+		if requests[i], err = exchangeOf(request, expect); err != nil {
+			return nil, err
+		}
+	}
+	var ours, bare, redis loadResult
+	handler := bareGin(answers[0].body)
+	if r.held {
+		handler = bareNotModified(answers[0].header.Get("ETag"))
+	}
+	sides := []func() error{
+		func() (err error) { ours, err = b.load(ctx, api.addr, requests); return err },
+		func() (err error) { bare, err = b.loadHandler(ctx, handler, expect, nil); return err },
+	}
+	if r.keep != nowhere && b.cache != nil {
+		peer, err := newRedisPeer(ctx, b.cache.addr, answers, r.keep)
+		if err != nil {
+			return nil, err
+		}
+		defer peer.close()
+		sides = append(sides, func() (err error) {
+			redis, err = b.loadHandler(ctx, peer.handler(), expect, peer.cookies) //nolint:contextcheck // a handler has its request's
+			return err
+		})
+	}
+	if err := b.inTurns(sides...); err != nil {
+		return nil, err
+	}
+	samples := httpSamples(r.name, "API", "bare Gin", ours, bare)
+	samples[0].Target = r.gin
+	if r.keep != nowhere {
+		beside := httpSamples(r.name, "API", "Gin, Redis per request", ours, redis)
+		beside[0].Target = r.redis
+		if b.cache == nil {
+			for i := range beside {
+				beside[i].absent = noRedis
+			}
+		}
+		samples = append(samples, beside...)
+	}
+	return samples, nil
+}
+
+const noRedis = "redis-server not found"
 
 func httpSamples(name, ours, baseline string, our, their loadResult) []sample {
 	return []sample{
@@ -105,8 +179,19 @@ func bareGin(body []byte) http.Handler {
 	return engine
 }
 
-// loadHandler serves the handler and loads it.
-func (b *bench) loadHandler(ctx context.Context, handler http.Handler) (result loadResult, err error) {
+// bareNotModified answers everything with 304.
+func bareNotModified(etag string) http.Handler {
+	gin.SetMode(gin.ReleaseMode)
+	engine := gin.New()
+	engine.GET("/*path", func(c *gin.Context) {
+		c.Header("ETag", etag)
+		c.Status(http.StatusNotModified)
+	})
+	return engine
+}
+
+// loadHandler serves the handler and loads it, each connection with its cookie, if there are any.
+func (b *bench) loadHandler(ctx context.Context, handler http.Handler, status int, cookies []*http.Cookie) (result loadResult, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return result, fmt.Errorf("listen: %w", err)
@@ -114,29 +199,39 @@ func (b *bench) loadHandler(ctx context.Context, handler http.Handler) (result l
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	stop := background(ctx, func(ctx context.Context) error { return daemon.ServeHTTP(ctx, server, listener, time.Second) })
 	addr := listener.Addr().String()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", http.NoBody)
-	if err != nil {
-		return result, errors.Join(err, stop())
-	}
-	wire, err := raw(request)
-	if err != nil {
-		return result, errors.Join(err, stop())
-	}
-	requests := make([][]byte, connections)
+	requests := make([]exchange, connections)
 	for i := range requests {
-		requests[i] = wire
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", http.NoBody)
+		if err != nil {
+			return result, errors.Join(err, stop())
+		}
+		if cookies != nil {
+			request.AddCookie(cookies[i])
+		}
+		if requests[i], err = exchangeOf(request, status); err != nil {
+			return result, errors.Join(err, stop())
+		}
 	}
 	result, err = b.load(ctx, addr, requests)
 	return result, errors.Join(err, stop())
 }
 
-func (b *bench) load(ctx context.Context, addr string, requests [][]byte) (loadResult, error) {
-	return load(ctx, loadRequest{
-		Addr: addr, Requests: requests, Status: http.StatusOK, Warmup: min(b.length(), time.Second), Length: b.length(),
-	})
+// load sends each connection's request again and again.
+func (b *bench) load(ctx context.Context, addr string, requests []exchange) (loadResult, error) {
+	each := make([][]exchange, len(requests))
+	for i, request := range requests {
+		each[i] = []exchange{request}
+	}
+	return load(ctx, loadRequest{Addr: addr, Connections: each, Warmup: min(b.length(), time.Second), Length: b.length()})
 }
 
-// runningAPI is cmd/api's service with a user for each connection.
+// exchangeOf is a request as it goes over the wire, with the status of its answer.
+func exchangeOf(r *http.Request, status int) (exchange, error) {
+	wire, err := raw(r)
+	return exchange{Wire: wire, Status: status}, err
+}
+
+// runningAPI is cmd/api's service.
 type runningAPI struct {
 	addr     string
 	accounts []*account
@@ -147,40 +242,40 @@ type runningAPI struct {
 type account struct {
 	token     seal.Secret
 	userID    string
+	email     string
 	workspace string
 }
 
 func (a *account) documentPath() string { return "/api/workspaces/" + a.workspace + "/data" }
 
-func (b *bench) startAPI(ctx context.Context, w *world) (*runningAPI, error) {
-	api := &runningAPI{}
-	for i := range connections {
-		a, err := w.signUp(ctx, i)
-		if err != nil {
+func (w *world) signUpAll(ctx context.Context, n int) ([]*account, error) {
+	accounts := make([]*account, n)
+	for i := range accounts {
+		var err error
+		if accounts[i], err = w.signUp(ctx, i); err != nil {
 			return nil, err
 		}
-		api.accounts = append(api.accounts, a)
 	}
-	if err := w.settle(ctx); err != nil {
-		return nil, err
-	}
+	return accounts, w.settle(ctx)
+}
+
+// startAPI starts a node for users who have signed up.
+func (b *bench) startAPI(ctx context.Context, w *world, accounts []*account) (*runningAPI, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	api.addr = listener.Addr().String()
+	api := &runningAPI{addr: listener.Addr().String(), accounts: accounts}
 	// The access log is part of the work: it goes to a file, as in production to a pipe.
-	logFile, err := os.Create(filepath.Join(b.dir, w.name, "api.log"))
+	logFile, err := os.CreateTemp(filepath.Join(b.dir, w.name), "api-*.log")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("log: %w", err), listener.Close())
 	}
 	w.closers = append(w.closers, func() { _ = logFile.Close() }) // nobody reads it
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // never returns an error
 	config := service.APIConfig{
 		Common:    service.Common{Database: w.db, Bus: bus.Config{URL: w.nats.URL("api"), Replicas: 1}},
 		Google:    gsync.OAuth{ClientID: "bench", ClientSecret: "bench", Endpoint: "http://127.0.0.1:1"},
-		Keys:      service.KeyConfig{Master: seal.Secret("v1:" + base64.StdEncoding.EncodeToString(key))},
+		Keys:      service.KeyConfig{Master: seal.NewKey("v1")},
 		PublicURL: service.PublicURL{URL: &url.URL{Scheme: "http", Host: api.addr}},
 		SyncAsync: true,
 		Listener:  listener,
@@ -192,24 +287,32 @@ func (b *bench) startAPI(ctx context.Context, w *world) (*runningAPI, error) {
 		Admin: daemon.NewAdmin().Service("api"),
 	}
 	api.stop = background(ctx, func(ctx context.Context) error { return service.RunAPI(ctx, config, lent) })
-	if _, err := api.get(ctx, "/api/auth/session", api.accounts[0]); err != nil {
+	if err := api.awaitCache(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for the API: %w", err), api.stop())
 	}
 	return api, nil
+}
+
+// awaitCache waits until the node answers from memory what was asked before.
+func (api *runningAPI) awaitCache(ctx context.Context) error {
+	return until(ctx, 30*time.Second, func(ctx context.Context) (bool, error) {
+		answer, err := api.get(ctx, api.accounts[0].documentPath(), api.accounts[0])
+		return answer.header.Get("Cache-Status") == "fdc-near; hit", err
+	})
 }
 
 // signUp makes a user with a session and a document.
 func (w *world) signUp(ctx context.Context, number int) (*account, error) {
 	workspaces := workspace.New(w.outbox)
 	by := events.Meta{Source: "/fdc/api", IP: "203.0.113.7", UserAgent: "bench"}
+	email := fmt.Sprintf("user%d@example.com", number)
 	token, session, err := identity.New(w.outbox, workspaces).SignIn(ctx, by, identity.Profile{
-		GoogleID: fmt.Sprint(number), Email: fmt.Sprintf("user%d@example.com", number), Name: fmt.Sprintf("User %d", number),
-		EmailVerified: true,
+		GoogleID: fmt.Sprint(number), Email: email, Name: fmt.Sprintf("User %d", number), EmailVerified: true,
 	})
 	if err != nil {
 		return nil, err
 	}
-	a := &account{token: token, userID: session.User.ID, workspace: session.Memberships[0].WorkspaceID}
+	a := &account{token: token, userID: session.User.ID, email: email, workspace: session.Memberships[0].WorkspaceID}
 	by.ActorID, by.UserID = a.userID, a.userID
 	_, err = workspaces.PutData(ctx, by, a.userID, a.workspace, document(), workspace.Expect{})
 	return a, err
@@ -234,13 +337,15 @@ func document() json.RawMessage {
 	return data
 }
 
-// request is a request of the account as it goes over the wire.
-func (api *runningAPI) request(ctx context.Context, method, path string, a *account, body []byte) ([]byte, error) {
+// request is what the account sends, with the status of the answer.
+func (api *runningAPI) request(
+	ctx context.Context, status int, method, path string, a *account, body []byte,
+) (exchange, error) {
 	r, err := api.newRequest(ctx, method, path, a, body)
 	if err != nil {
-		return nil, err
+		return exchange{}, err
 	}
-	return raw(r)
+	return exchangeOf(r, status)
 }
 
 func (api *runningAPI) newRequest(ctx context.Context, method, path string, a *account, body []byte) (*http.Request, error) {
@@ -249,30 +354,47 @@ func (api *runningAPI) newRequest(ctx context.Context, method, path string, a *a
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	r.AddCookie(&http.Cookie{Name: "fdc_session", Value: a.token.Reveal()}) //nolint:gosec // a request's cookie has no attributes
-	if body != nil {
+	switch {
+	case method == http.MethodPatch:
+		r.Header.Set("Content-Type", "application/merge-patch+json")
+	case body != nil:
 		r.Header.Set("Content-Type", "application/json")
 	}
 	return r, nil
 }
 
-// get asks once and returns the body of the answer.
-func (api *runningAPI) get(ctx context.Context, path string, a *account) (body []byte, err error) {
-	r, err := api.newRequest(ctx, http.MethodGet, path, a, nil)
+// answer is one that was read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// ask asks once.
+func (api *runningAPI) ask(ctx context.Context, method, path string, a *account) (got answer, err error) {
+	r, err := api.newRequest(ctx, method, path, a, nil)
 	if err != nil {
-		return nil, err
+		return got, err
 	}
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return nil, err
+		return got, err
 	}
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
-	if body, err = io.ReadAll(response.Body); err != nil {
-		return nil, fmt.Errorf("read answer of %s: %w", path, err)
+	got = answer{status: response.StatusCode, header: response.Header}
+	if got.body, err = io.ReadAll(response.Body); err != nil {
+		return got, fmt.Errorf("read answer of %s: %w", path, err)
 	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers %s: %s", path, response.Status, body)
+	return got, nil
+}
+
+// get asks for something that must be there.
+func (api *runningAPI) get(ctx context.Context, path string, a *account) (answer, error) {
+	got, err := api.ask(ctx, http.MethodGet, path, a)
+	if err == nil && got.status != http.StatusOK {
+		err = fmt.Errorf("%s answers %d: %s", path, got.status, got.body)
 	}
-	return body, nil
+	return got, err
 }
 
 // httpPut saves documents, and beside it does with pgx alone what can't be left out: one statement that updates the row
@@ -280,26 +402,30 @@ func (api *runningAPI) get(ctx context.Context, path string, a *account) (body [
 func httpPut(ctx context.Context, b *bench) ([]sample, error) {
 	var ours loadResult
 	var theirs float64
-	err := b.pair(
+	err := b.inTurns(
 		func() (err error) { ours, err = b.putDocuments(ctx); return err },
 		func() (err error) { theirs, err = b.rawWrites(ctx); return err },
 	)
 	return []sample{{
-		line: line{Case: "PUT 20 KB document", Ours: "API", Baseline: "raw pgx statement", Unit: perSecond},
+		line: line{Case: "PUT 20 KB document", Ours: "API", Baseline: "raw pgx statement", Unit: perSecond, Target: target{Ratio: 0.85}},
 		ours: ours.PerSecond, baseline: theirs,
 	}}, err
 }
 
 func (b *bench) putDocuments(ctx context.Context) (result loadResult, err error) {
 	err = b.inWorld(ctx, func(w *world) error {
-		api, err := b.startAPI(ctx, w)
+		accounts, err := w.signUpAll(ctx, connections)
 		if err != nil {
 			return err
 		}
-		requests := make([][]byte, len(api.accounts))
-		for i, a := range api.accounts {
+		api, err := b.startAPI(ctx, w, accounts)
+		if err != nil {
+			return err
+		}
+		requests := make([]exchange, len(accounts))
+		for i, a := range accounts {
 			body := fmt.Appendf(nil, `{"data":%s}`, document())
-			if requests[i], err = api.request(ctx, http.MethodPut, a.documentPath(), a, body); err != nil {
+			if requests[i], err = api.request(ctx, http.StatusOK, http.MethodPut, a.documentPath(), a, body); err != nil {
 				return errors.Join(err, api.stop())
 			}
 		}
@@ -311,13 +437,8 @@ func (b *bench) putDocuments(ctx context.Context) (result loadResult, err error)
 
 func (b *bench) rawWrites(ctx context.Context) (perSecond float64, err error) {
 	err = b.inWorld(ctx, func(w *world) error {
-		accounts := make([]*account, connections)
-		for i := range accounts {
-			if accounts[i], err = w.signUp(ctx, i); err != nil {
-				return err
-			}
-		}
-		if err := w.settle(ctx); err != nil {
+		accounts, err := w.signUpAll(ctx, connections)
+		if err != nil {
 			return err
 		}
 		stop := background(ctx, w.relay().Run)

@@ -44,7 +44,7 @@ func jobs(ctx context.Context, b *bench) ([]sample, error) {
 		{name: "asynq", make: newAsynqJobs},
 	}
 	if b.redis == nil {
-		peers[1].absent = "redis-server not found"
+		peers[1].absent = noRedis
 	}
 	our, err := b.measureQueue(ctx, n, newOurJobs)
 	if err != nil {

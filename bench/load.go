@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -19,20 +20,30 @@ import (
 // loadCommand sends HTTP requests from a process of its own.
 const loadCommand = "load"
 
-// loadRequest says what to send. Each connection sends its own request again and again, the next when the answer to the
-// last is there.
+// loadRequest says what to send. Each connection sends its own requests in turn, again and again, the next when the answer
+// to the last is there.
 type loadRequest struct {
-	Addr     string        `json:"addr"` // on this machine
-	Requests [][]byte      `json:"requests"`
-	Status   int           `json:"status"` // of every answer; another ends the run
-	Warmup   time.Duration `json:"warmup"`
-	Length   time.Duration `json:"length"`
+	Addr        string        `json:"addr"` // on this machine
+	Connections [][]exchange  `json:"connections"`
+	Pause       time.Duration `json:"pause"` // between an answer and the next request; connections begin spread over it
+	Warmup      time.Duration `json:"warmup"`
+	Length      time.Duration `json:"length"`
 }
 
-// loadResult is what came back in Length.
+// exchange is a request and what is to come back.
+type exchange struct {
+	Wire   []byte `json:"wire"`
+	Status int    `json:"status"` // of the answer; another ends the run
+	// Again asks for something newer than the last answer with an ETag on the connection; that there is none is an answer.
+	Again bool `json:"again"`
+}
+
+// loadResult is what came back of the requests that began in Length.
 type loadResult struct {
+	Requests  int     `json:"requests"`
 	PerSecond float64 `json:"perSecond"`
 	P50       float64 `json:"p50"` // milliseconds
+	P95       float64 `json:"p95"`
 	P99       float64 `json:"p99"`
 }
 
@@ -70,10 +81,10 @@ func runLoad(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	from := time.Now().Add(request.Warmup)
 	to := from.Add(request.Length)
 	var wait sync.WaitGroup
-	latencies := make([][]time.Duration, len(request.Requests))
-	errs := make([]error, len(request.Requests))
-	for i, wire := range request.Requests {
-		wait.Go(func() { latencies[i], errs[i] = hammer(ctx, request, wire, from, to) })
+	latencies := make([][]time.Duration, len(request.Connections))
+	errs := make([]error, len(request.Connections))
+	for i := range request.Connections {
+		wait.Go(func() { latencies[i], errs[i] = hammer(ctx, request, i, from, to) })
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -85,12 +96,13 @@ func runLoad(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	}
 	values := inMilliseconds(all)
 	return json.NewEncoder(stdout).Encode(loadResult{
-		PerSecond: rate(len(all), request.Length), P50: median(values), P99: quantile(values, 0.99),
+		Requests: len(all), PerSecond: rate(len(all), request.Length),
+		P50: median(values), P95: quantile(values, 0.95), P99: quantile(values, 0.99),
 	})
 }
 
 // hammer is one connection. It keeps the latencies of the requests that began between from and to.
-func hammer(ctx context.Context, request loadRequest, wire []byte, from, to time.Time) (latencies []time.Duration, err error) {
+func hammer(ctx context.Context, request loadRequest, number int, from, to time.Time) (latencies []time.Duration, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect: %w", err)
@@ -99,7 +111,19 @@ func hammer(ctx context.Context, request loadRequest, wire []byte, from, to time
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	reader := bufio.NewReaderSize(conn, 32<<10)
-	for {
+	exchanges := request.Connections[number]
+	pause := request.Pause * time.Duration(number) / time.Duration(len(request.Connections))
+	etag := ""
+	for i := 0; ; i++ {
+		if err := rest(ctx, pause); err != nil {
+			return nil, err
+		}
+		pause = request.Pause
+		e := exchanges[i%len(exchanges)]
+		wire := e.Wire
+		if e.Again && etag != "" {
+			wire = withHeader(wire, "If-None-Match", etag)
+		}
 		start := time.Now()
 		if start.After(to) {
 			return latencies, nil
@@ -107,12 +131,15 @@ func hammer(ctx context.Context, request loadRequest, wire []byte, from, to time
 		if _, err := conn.Write(wire); err != nil {
 			return nil, fmt.Errorf("send: %w", err)
 		}
-		status, err := readAnswer(reader)
+		status, tag, err := readAnswer(reader)
 		if err != nil {
 			return nil, fmt.Errorf("read answer: %w", err)
 		}
-		if status != request.Status {
-			return nil, fmt.Errorf("answer %d, not %d", status, request.Status)
+		if known := e.Again && status == http.StatusNotModified; status != e.Status && !known {
+			return nil, fmt.Errorf("answer %d, not %d", status, e.Status)
+		}
+		if tag != "" {
+			etag = tag
 		}
 		if start.After(from) {
 			latencies = append(latencies, time.Since(start))
@@ -120,23 +147,42 @@ func hammer(ctx context.Context, request loadRequest, wire []byte, from, to time
 	}
 }
 
+// rest waits, unless there is nothing to wait for.
+func rest(ctx context.Context, pause time.Duration) error {
+	if pause == 0 {
+		return nil
+	}
+	select {
+	case <-time.After(pause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// withHeader adds a header to a request without a body.
+func withHeader(wire []byte, name, value string) []byte {
+	const end = "\r\n"
+	return slices.Concat(bytes.TrimSuffix(wire, []byte(end)), []byte(name+": "+value+end+end))
+}
+
 // readAnswer reads one HTTP/1.1 answer and throws the body away.
-func readAnswer(r *bufio.Reader) (status int, err error) {
+func readAnswer(r *bufio.Reader) (status int, etag string, err error) {
 	first, err := r.ReadSlice('\n')
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	if len(first) < 12 || !bytes.HasPrefix(first, []byte("HTTP/1.1 ")) {
-		return 0, fmt.Errorf("status line %q", first)
+		return 0, "", fmt.Errorf("status line %q", first)
 	}
 	if status, err = strconv.Atoi(string(first[9:12])); err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	length, chunked := -1, false
 	for {
 		header, err := r.ReadSlice('\n')
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 		header = bytes.TrimRight(header, "\r\n")
 		if len(header) == 0 {
@@ -147,20 +193,24 @@ func readAnswer(r *bufio.Reader) (status int, err error) {
 		switch {
 		case bytes.EqualFold(name, []byte("Content-Length")):
 			if length, err = strconv.Atoi(string(value)); err != nil {
-				return 0, err
+				return 0, "", err
 			}
+		case bytes.EqualFold(name, []byte("ETag")):
+			etag = string(value)
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			chunked = bytes.EqualFold(value, []byte("chunked"))
 		}
 	}
 	switch {
+	case status == http.StatusNoContent, status == http.StatusNotModified: // never a body
+		return status, etag, nil
 	case chunked:
-		return status, skipChunks(r)
+		return status, etag, skipChunks(r)
 	case length >= 0:
 		_, err = r.Discard(length)
-		return status, err
+		return status, etag, err
 	default:
-		return 0, errors.New("an answer without a length")
+		return 0, "", errors.New("an answer without a length")
 	}
 }
 

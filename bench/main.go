@@ -50,7 +50,12 @@ func suites() []suite {
 		{name: "http-gin", doc: "bare Gin beside bare net/http", measure: httpGin},
 		{name: "http-session", doc: "who is signed in", measure: httpSession},
 		{name: "http-document", doc: "read a 20 KB document", measure: httpDocument},
+		{name: "http-304", doc: "read it again", measure: httpNotModified},
 		{name: "http-put", doc: "save a 20 KB document", measure: httpPut},
+		{name: "limiter", doc: "charge a request to a rate limit", measure: limiter},
+		{name: "mix", doc: "a hundred users at once, and what the database has to read for them", measure: mix},
+		{name: "revocation", doc: "from a logout on one API to the refusal on another", measure: revocation},
+		{name: "flags", doc: "from `fdc flags set` to its effect", measure: flagEffect},
 		{name: "outbox-latency", doc: "from commit to the consumer", measure: outboxLatency},
 		{name: "outbox-drain", doc: "a backlog into the stream", measure: outboxDrain},
 		{name: "jobs", doc: "no-op jobs", measure: jobs},
@@ -157,15 +162,11 @@ type bench struct {
 	tell func(format string, args ...any)
 }
 
-// pair measures both sides, in turns ours first and theirs first, so that neither always finds the warmer machine.
-func (b *bench) pair(ours, theirs func() error) error {
-	first, second := ours, theirs
-	if b.run%2 == 1 {
-		first, second = theirs, ours
-	}
-	for _, side := range []func() error{first, second} {
+// inTurns measures all sides, in each run another one first, so that none always finds the warmer machine.
+func (b *bench) inTurns(sides ...func() error) error {
+	for i := range sides {
 		runtime.GC() // what one side left is not the other's to collect
-		if err := side(); err != nil {
+		if err := sides[(b.run+i)%len(sides)](); err != nil {
 			return err
 		}
 	}
@@ -176,6 +177,7 @@ func measureAll(ctx context.Context, s settings, chosen []suite, progress io.Wri
 	tell := func(format string, args ...any) {
 		_, _ = fmt.Fprintf(progress, format+"\n", args...) // no part of the result
 	}
+	runtime.GOMAXPROCS(2) // what a small node has; the generator's process has as many
 	tell("starting servers")
 	servers, err := startServers(ctx, tell)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 func outboxDrain(ctx context.Context, b *bench) ([]sample, error) {
 	n, peers := b.amount(100_000, 5000), b.amount(10_000, 500)
 	var ours, theirs time.Duration
-	err := b.pair(
+	err := b.inTurns(
 		func() (err error) { ours, err = b.drain(ctx, n, ourBacklog); return err },
 		func() (err error) { theirs, err = b.drain(ctx, peers, theirBacklog); return err },
 	)

@@ -18,7 +18,7 @@ const commitsPerSecond = 300
 // outboxLatency commits at a steady rate and takes the time from just before each commit until a consumer has the event.
 func outboxLatency(ctx context.Context, b *bench) ([]sample, error) {
 	var ours, theirs []time.Duration
-	err := b.pair(
+	err := b.inTurns(
 		func() (err error) { ours, err = b.commitLatency(ctx, ourOutbox); return err },
 		func() (err error) { theirs, err = b.commitLatency(ctx, theirOutbox); return err },
 	)

@@ -49,10 +49,13 @@ type machine struct {
 // servers are the benchmark's own: durable, as in production, and nobody else's. The NATS server is each world's.
 type servers struct {
 	pg      *embedpg.Server
-	redis   *redisServer // nil when the machine has none
+	redis   *redisServer // durable; nil when the machine has none
+	cache   *redisServer // Redis that keeps nothing on the disk; nil like redis
 	dir     string
 	machine machine
 	worlds  int
+
+	countsStatements bool // PostgreSQL has pg_stat_statements
 }
 
 func startServers(ctx context.Context, tell func(string, ...any)) (_ *servers, err error) {
@@ -82,7 +85,13 @@ func startServers(ctx context.Context, tell func(string, ...any)) (_ *servers, e
 	if err != nil {
 		return nil, err
 	}
-	if s.redis, err = startRedis(ctx, dir); err != nil {
+	if err = s.loadStatementCounter(ctx); err != nil {
+		return nil, err
+	}
+	if s.redis, err = startRedis(ctx, dir, "--appendonly", "yes", "--appendfsync", "always"); err != nil {
+		return nil, err
+	}
+	if s.cache, err = startRedis(ctx, dir, "--appendonly", "no"); err != nil {
 		return nil, err
 	}
 	if s.redis != nil {
@@ -98,13 +107,39 @@ func (s *servers) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	var errs []error
-	if s.redis != nil {
-		errs = append(errs, s.redis.stop())
+	for _, redis := range []*redisServer{s.redis, s.cache} {
+		if redis != nil {
+			errs = append(errs, redis.stop())
+		}
 	}
 	if s.pg != nil {
 		errs = append(errs, s.pg.Stop(ctx), embedpg.Remove(ctx, s.pgDir()))
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
+
+// loadStatementCounter has PostgreSQL load pg_stat_statements, if it has that. It counts what a world asks it to count.
+func (s *servers) loadStatementCounter(ctx context.Context) error {
+	err := s.asOwner(ctx, func(conn *pgx.Conn) error {
+		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')`).
+			Scan(&s.countsStatements)
+		if err == nil && s.countsStatements {
+			_, err = conn.Exec(ctx, `ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'`)
+		}
+		return err
+	})
+	if err == nil && s.countsStatements {
+		if err = s.pg.Restart(ctx); err == nil {
+			err = s.asOwner(ctx, func(conn *pgx.Conn) error {
+				_, err := conn.Exec(ctx, `ALTER ROLE `+embedpg.Owner+` SET pg_stat_statements.track = none`)
+				return err
+			})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("load pg_stat_statements: %w", err)
+	}
+	return nil
 }
 
 func (s *servers) asOwner(ctx context.Context, do func(*pgx.Conn) error) error {
@@ -220,7 +255,7 @@ func (w *world) close(ctx context.Context) error {
 	return errors.Join(err, os.RemoveAll(filepath.Join(w.servers.dir, w.name)))
 }
 
-// redisServer writes every command to the disk before it answers, as the other servers do.
+// redisServer is a Redis of the benchmark's own.
 type redisServer struct {
 	addr    string
 	version string
@@ -229,7 +264,7 @@ type redisServer struct {
 }
 
 // startRedis returns nil when the machine has no Redis.
-func startRedis(ctx context.Context, dir string) (*redisServer, error) {
+func startRedis(ctx context.Context, dir string, durability ...string) (*redisServer, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		if path = "/usr/bin/redis-server"; !isFile(path) {
@@ -248,8 +283,8 @@ func startRedis(ctx context.Context, dir string) (*redisServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask Redis for its version: %w", err)
 	}
-	cmd := exec.Command("/bin/sh", "-c", `"$@" & cat >/dev/null; kill $!; wait`, "redis", path, //nolint:gosec,noctx // a path of this machine; stop ends it
-		"--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+	args := []string{"-c", `"$@" & cat >/dev/null; kill $!; wait`, "redis", path, "--bind", host, "--port", port, "--dir", dir, "--save", ""}
+	cmd := exec.Command("/bin/sh", append(args, durability...)...) //nolint:gosec,noctx // a path of this machine; stop ends it
 	hold, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("start Redis: %w", err)

@@ -15,8 +15,8 @@ import (
 type line struct {
 	Case     string `json:"case"`
 	Ours     string `json:"ours"`
-	Baseline string `json:"baseline"`
-	Unit     string `json:"unit"` // "/s": more is better; anything else: less is
+	Baseline string `json:"baseline,omitempty"` // empty: there is nothing to compare with
+	Unit     string `json:"unit"`               // "/s": more is better; anything else: less is
 	Target   target `json:"target"`
 }
 
@@ -58,8 +58,8 @@ func (r *report) add(samples []sample) {
 		}
 		row := r.Rows[i]
 		row.OurRuns = append(row.OurRuns, s.ours)
-		if s.absent != "" {
-			row.Absent = s.absent
+		row.Absent = s.absent
+		if s.absent != "" || s.Baseline == "" {
 			continue
 		}
 		row.Runs = append(row.Runs, s.baseline)
@@ -134,6 +134,9 @@ func (r *report) print(w io.Writer) error {
 
 func (w *row) cells() []string {
 	ours := w.Ours + " " + quantity(median(w.OurRuns), w.Unit)
+	if w.Baseline == "" {
+		return []string{w.Case, ours, "–", "–", w.verdict()}
+	}
 	if w.Absent != "" {
 		return []string{w.Case, ours, w.Baseline + ": " + w.Absent, "–", w.verdict()}
 	}
@@ -168,6 +171,7 @@ func known(values []float64) *float64 {
 const (
 	perSecond    = "/s"
 	milliseconds = "ms"
+	microseconds = "µs"
 	megabytes    = "MB"
 )
 
