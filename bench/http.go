@@ -271,7 +271,8 @@ func (b *bench) startAPI(ctx context.Context, w *world, accounts []*account) (*r
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("log: %w", err), listener.Close())
 	}
-	w.closers = append(w.closers, func() { _ = logFile.Close() }) // nobody reads it
+	logged := telemetry.NewBuffer(logFile)
+	w.closers = append(w.closers, func() { _ = errors.Join(logged.Close(), logFile.Close()) }) // nobody reads it
 	config := service.APIConfig{
 		Common:    service.Common{Database: w.db, Bus: bus.Config{URL: w.nats.URL("api"), Replicas: 1}},
 		Google:    gsync.OAuth{ClientID: "bench", ClientSecret: "bench", Endpoint: "http://127.0.0.1:1"},
@@ -283,7 +284,7 @@ func (b *bench) startAPI(ctx context.Context, w *world, accounts []*account) (*r
 		RateLimitFactor: service.MaxRateFactor,
 	}
 	lent := service.Runtime{
-		Log:   telemetry.Logger(telemetry.Config{Level: "info", Format: "json"}, logFile, "api"),
+		Log:   telemetry.Logger(telemetry.Config{Level: "info", Format: "json"}, logged, "api"),
 		Admin: daemon.NewAdmin().Service("api"),
 	}
 	api.stop = background(ctx, func(ctx context.Context) error { return service.RunAPI(ctx, config, lent) })

@@ -61,7 +61,9 @@ func standalone[C interface{ common() Common }](
 			return err
 		}
 		common := config.common()
-		log := telemetry.Logger(common.Telemetry, os.Stderr, name)
+		logged := telemetry.NewBuffer(os.Stderr)
+		defer func() { err = errors.Join(err, logged.Close()) }()
+		log := telemetry.Logger(common.Telemetry, logged, name)
 		flush, err := telemetry.Tracing(ctx, common.Telemetry, "fdc-"+name)
 		if err != nil {
 			return err
