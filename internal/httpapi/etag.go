@@ -64,7 +64,6 @@ func versionOf(tag string) int64 {
 
 // entityTags splits a header of RFC 9110, 8.8.3: "*" alone, or a list of tags that may hold commas in their quotes.
 func entityTags(h http.Header, name string) ([]string, error) {
-	malformed := fault.New(fault.Malformed, "bad-header", `%s must be * or an entity tag in quotes, such as "7".`, name)
 	rest := strings.TrimSpace(strings.Join(h.Values(name), ","))
 	if rest == "*" {
 		return []string{"*"}, nil
@@ -76,11 +75,11 @@ func entityTags(h http.Header, name string) ([]string, error) {
 			prefix = 2
 		}
 		if len(rest) <= prefix || rest[prefix] != '"' {
-			return nil, malformed
+			return nil, malformedTags(name)
 		}
 		end := strings.IndexByte(rest[prefix+1:], '"')
 		if end < 0 {
-			return nil, malformed
+			return nil, malformedTags(name)
 		}
 		end += prefix + 2
 		tags = append(tags, rest[:end])
@@ -89,12 +88,16 @@ func entityTags(h http.Header, name string) ([]string, error) {
 			break
 		}
 		if rest[0] != ',' {
-			return nil, malformed
+			return nil, malformedTags(name)
 		}
 		rest = strings.TrimLeft(rest, ", \t")
 	}
 	if tags == nil && len(h.Values(name)) > 0 {
-		return nil, malformed
+		return nil, malformedTags(name)
 	}
 	return tags, nil
+}
+
+func malformedTags(name string) error {
+	return fault.New(fault.Malformed, "bad-header", `%s must be * or an entity tag in quotes, such as "7".`, name)
 }

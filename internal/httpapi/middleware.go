@@ -10,9 +10,11 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -24,8 +26,12 @@ import (
 	"fdc/internal/platform/fault"
 )
 
-// deadline is how long a request may take that is no stream and has no time of its own.
-const deadline = 30 * time.Second
+const (
+	// deadline is how long a request may take that is no stream and has no time of its own.
+	deadline = 30 * time.Second
+	// graceTime is how much longer the connection lives, for the answer that says so.
+	graceTime = 5 * time.Second
+)
 
 // The values of the headers that every answer carries. Shared between answers: never changed.
 var (
@@ -40,10 +46,11 @@ var (
 
 // serve is the way of every request: begin, the checks that the route's entry asks for, the handler, end.
 func (a *api) serve(r *route) gin.HandlerFunc {
+	a.prepare(r)
 	return func(g *gin.Context) {
-		c := a.begin(g, r)
+		c, ctx := a.begin(g, r)
 		defer c.end()
-		cancel := c.limitTime()
+		cancel := c.limitTime(ctx)
 		defer cancel()
 		if err := c.run(); err != nil {
 			c.fail(err)
@@ -51,12 +58,30 @@ func (a *api) serve(r *route) gin.HandlerFunc {
 	}
 }
 
-// begin names the request, says who asks, and sets the headers that every answer has.
-func (a *api) begin(g *gin.Context, r *route) *call {
+// prepare derives from the route's entry what all its requests share.
+func (a *api) prepare(r *route) {
+	r.budget = a.budgets[r.limitKey()]
+	r.name = r.method + " " + r.path
+	for i, class := range classes {
+		// Not before there is such an answer: most routes never give most classes.
+		r.took[i] = sync.OnceValue(func() prometheus.Observer {
+			return a.requests.WithLabelValues(r.path, cmp.Or(r.method, "other"), class)
+		})
+	}
+}
+
+// serverSpan are the options of every request's span.
+var serverSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
+
+// begin names the request, says who asks, and sets the headers that every answer has. The context is the request's, with
+// its span.
+func (a *api) begin(g *gin.Context, r *route) (*call, context.Context) {
 	c := &call{api: a, gin: g, route: r, begun: time.Now(), id: requestID(g.Request.Header), client: a.clientOf(g.Request)}
-	ctx := propagation.TraceContext{}.Extract(g.Request.Context(), propagation.HeaderCarrier(g.Request.Header))
-	ctx, c.span = a.tracer.Start(ctx, r.method+" "+r.path, trace.WithSpanKind(trace.SpanKindServer))
-	g.Request = g.Request.WithContext(ctx)
+	ctx := g.Request.Context()
+	if len(g.Request.Header["Traceparent"]) > 0 {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(g.Request.Header))
+	}
+	ctx, c.span = a.tracer.Start(ctx, r.name, serverSpan...)
 
 	h := g.Writer.Header()
 	h["X-Request-Id"] = []string{c.id}
@@ -69,7 +94,7 @@ func (a *api) begin(g *gin.Context, r *route) *call {
 	if a.PublicURL.Scheme == "https" {
 		h["Strict-Transport-Security"] = strictHTTPS
 	}
-	return c
+	return c, ctx
 }
 
 // run checks what the route's entry asks for and calls its handler. A panic in either is an error like others.
@@ -122,24 +147,31 @@ type panicked struct {
 
 func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-// limitTime puts the request under the deadline, the reading of its body and the writing of its answer included. A
-// stream gets neither the deadline nor the server's own.
-func (c *call) limitTime() context.CancelFunc {
-	var until time.Time
+// limitTime puts the request under the deadline, the reading of its body and the writing of its answer included, which
+// NewServer limits for most. A stream gets neither the deadline nor the server's own.
+func (c *call) limitTime(ctx context.Context) context.CancelFunc {
 	cancel := context.CancelFunc(func() {})
 	if !c.route.stream {
-		until = c.begun.Add(cmp.Or(c.route.timeout, deadline))
-		var ctx context.Context
-		ctx, cancel = context.WithDeadline(c.ctx(), until)
-		c.gin.Request = c.request().WithContext(ctx)
-		until = until.Add(5 * time.Second) // for the answer that says so
+		ctx, cancel = context.WithDeadline(ctx, c.begun.Add(cmp.Or(c.route.timeout, deadline)))
+	}
+	c.gin.Request = c.request().WithContext(ctx)
+	if c.route.stream || c.route.timeout > 0 {
+		c.limitConnection()
+	}
+	return cancel
+}
+
+// limitConnection replaces the server's own limits for reading the request and writing its answer.
+func (c *call) limitConnection() {
+	var until time.Time
+	if !c.route.stream {
+		until = c.begun.Add(c.route.timeout + graceTime)
 	}
 	// A writer without deadlines (a test's recorder) has none to set: the context still ends the work.
 	rc := http.NewResponseController(c.gin.Writer)
 	if err := errors.Join(rc.SetReadDeadline(until), rc.SetWriteDeadline(until)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		c.api.Log.Debug().Err(err).Str("request_id", c.id).Msg("deadline not set")
 	}
-	return cancel
 }
 
 // end tells the log, the metrics and the trace how it went.
@@ -150,7 +182,7 @@ func (c *call) end() {
 	}
 	took := time.Since(c.begun)
 	if !c.route.stream {
-		c.api.requests.WithLabelValues(c.route.path, cmp.Or(c.route.method, "other"), classes[status/100%len(classes)]).Observe(took.Seconds())
+		c.route.took[status/100%len(classes)]().Observe(took.Seconds())
 	}
 	c.log(status, took)
 	if c.span.IsRecording() {
@@ -185,7 +217,8 @@ func (c *call) log(status int, took time.Duration) {
 		Str("method", c.request().Method).Str("route", c.route.path).Int("status", status).
 		Int("bytes", max(0, c.gin.Writer.Size())).Dur("duration", took).Str("request_id", c.id)
 	if c.client.IsValid() {
-		line = line.Str("ip", c.client.String())
+		var ip [len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]byte
+		line = line.Bytes("ip", c.client.AppendTo(ip[:0]))
 	}
 	if c.user() != "" {
 		line = line.Str("user_id", c.user())

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // route is one entry of the table: how the router finds it, what is checked before its handler runs, and what the
@@ -25,7 +27,10 @@ type route struct {
 	faults  []int    // statuses of problems beyond those that follow from the fields above
 	handle  func(*api, *call) error
 
-	budget *budget // its rate limit, set by the router from limits.go; nil: none
+	// What the router derives, once for all requests.
+	budget *budget                                  // its rate limit, from limits.go; nil: none
+	name   string                                   // of its spans
+	took   [len(classes)]func() prometheus.Observer // by class of status
 }
 
 // header is a request header.

@@ -101,7 +101,6 @@ func (a *api) router(table []route) http.Handler {
 	engine.RedirectTrailingSlash = false
 	for i := range table {
 		r := &table[i]
-		r.budget = a.budgets[r.limitKey()]
 		engine.Handle(r.method, r.ginPath(), a.serve(r))
 		if r.method == http.MethodGet && !r.stream {
 			engine.Handle(http.MethodHead, r.ginPath(), a.serve(r)) // net/http leaves the body out
@@ -116,13 +115,13 @@ func (a *api) router(table []route) http.Handler {
 	return engine
 }
 
-// NewServer returns a server for New's handler. It has no write timeout because of the streams; the handler sets a
-// deadline for each request that is none. Its Shutdown does not know hijacked connections: push.Hub closes those.
+// NewServer returns a server for New's handler, which lifts the timeouts for streams and for what may take longer. Its Shutdown does not know hijacked connections: push.Hub closes those.
 func NewServer(h http.Handler, logger zerolog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       deadline,
+		ReadTimeout:       deadline + graceTime,
+		WriteTimeout:      deadline + graceTime,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          newServerLog(logger),
