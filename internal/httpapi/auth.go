@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"fdc/internal/gsync"
 	"fdc/internal/identity"
@@ -203,17 +206,57 @@ func (a *api) logout(c *call) error {
 }
 
 func (a *api) currentSession(c *call) error {
-	s := c.session
-	return c.json(http.StatusOK, CurrentSession{
-		User: User{ID: s.User.ID, Email: s.User.Email, Name: s.User.Name, SystemRole: s.User.SystemRole},
-		Session: Session{
-			ID: s.ID, CreatedAt: s.CreatedAt.UTC(), ExpiresAt: s.ExpiresAt.UTC(), IdleExpiresAt: s.IdleExpiresAt.UTC(),
-		},
-		Workspaces: each(s.Memberships, func(m identity.Membership) WorkspaceRole {
-			return WorkspaceRole{ID: m.WorkspaceID, Name: m.Name, Role: m.Role}
-		}),
-		Google: GoogleConnection{State: s.Google.State, Scopes: orEmpty(s.Google.Scopes)},
-	})
+	return c.write(http.StatusOK, jsonMedia, appendSession(make([]byte, 0, 1024), c.session))
+}
+
+// appendSession writes a CurrentSession as encoding/json would. Every page asks for it, and a cached session costs less than
+// the encoder.
+func appendSession(b []byte, s identity.Session) []byte {
+	b = appendText(b, `{"user":{"id":`, s.User.ID)
+	b = appendText(b, `,"email":`, s.User.Email)
+	b = appendText(b, `,"name":`, s.User.Name)
+	b = appendText(b, `,"systemRole":`, s.User.SystemRole)
+	b = appendText(b, `},"session":{"id":`, s.ID)
+	b = appendTime(b, `,"createdAt":"`, s.CreatedAt)
+	b = appendTime(b, `,"expiresAt":"`, s.ExpiresAt)
+	b = appendTime(b, `,"idleExpiresAt":"`, s.IdleExpiresAt)
+	b = append(b, `},"workspaces":[`...)
+	for i, m := range s.Memberships {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, `{"id":`, m.WorkspaceID)
+		b = appendText(b, `,"name":`, m.Name)
+		b = append(appendText(b, `,"role":`, m.Role), '}')
+	}
+	b = append(appendText(b, `],"google":{"state":`, s.Google.State), `,"scopes":[`...)
+	for i, scope := range s.Google.Scopes {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendText(b, "", scope)
+	}
+	return append(b, "]}}\n"...)
+}
+
+// appendText writes what comes before, and a string.
+func appendText(b []byte, before, s string) []byte {
+	b = append(b, before...)
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			var quoted bytes.Buffer
+			enc := json.NewEncoder(&quoted)
+			enc.SetEscapeHTML(false)
+			_ = enc.Encode(s) // a string in memory always can be
+			return append(b, bytes.TrimSuffix(quoted.Bytes(), []byte{'\n'})...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
+}
+
+// appendTime writes what comes before, its opening quote included, and a time.
+func appendTime(b []byte, before string, t time.Time) []byte {
+	return append(t.UTC().AppendFormat(append(b, before...), time.RFC3339Nano), '"')
 }
 
 func (a *api) listSessions(c *call) error {
