@@ -152,7 +152,7 @@ func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 func (c *call) limitTime(ctx context.Context) context.CancelFunc {
 	cancel := context.CancelFunc(func() {})
 	if !c.route.stream {
-		ctx, cancel = context.WithDeadline(ctx, c.begun.Add(cmp.Or(c.route.timeout, deadline)))
+		ctx, cancel = withDeadline(ctx, c.begun.Add(cmp.Or(c.route.timeout, deadline)))
 	}
 	c.gin.Request = c.request().WithContext(ctx)
 	if c.route.stream || c.route.timeout > 0 {
