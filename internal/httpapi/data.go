@@ -42,10 +42,13 @@ func dataRoutes() []route {
 		{
 			method: http.MethodGet, path: path, id: "getData", tag: tag,
 			summary: "A workspace's document.",
-			headers: []header{{"If-None-Match", "The ETag that the client has; 304 when it is still current."}},
+			headers: []header{
+				{"If-None-Match", "The ETag that the client has; 304 when it is still current."},
+				{"Accept-Encoding", "zstd and gzip are there, for documents that gain by them."},
+			},
 			answers: []answer{
-				ok[Document](http.StatusOK, "It.", "ETag", "Cache-Status"),
-				empty(http.StatusNotModified, "The client has it.", "ETag", "Cache-Status"),
+				ok[Document](http.StatusOK, "It.", "ETag", "Cache-Status", "Vary").sometimes("Content-Encoding"),
+				empty(http.StatusNotModified, "The client has it.", "ETag", "Cache-Status", "Vary"),
 			},
 			handle: (*api).getData,
 		},
@@ -79,11 +82,34 @@ func (a *api) getData(c *call) error {
 	c.setHeader("Cache-Status", status)
 	// The browser may keep it, to ask with If-None-Match, and must ask each time.
 	c.setHeader("Cache-Control", "private, no-cache")
-	c.setHeader("Vary", "Cookie")
+	c.setHeader("Vary", "Accept-Encoding, Cookie")
 	if !noneMatches(c.request().Header, version) {
 		return c.empty(http.StatusNotModified)
 	}
-	return c.write(http.StatusOK, jsonMedia, body)
+	return c.writeReady(body)
+}
+
+// writeReady answers with a document in the coding that the client likes best.
+//
+// All forms of a version have its one entity tag. RFC 9110 (8.8.3) wants one each, for the sake of ranges and of caches that
+// would mix them up; here nothing has ranges, Vary keeps the forms apart, and what If-Match compares is the version.
+//
+// A compressed answer tells an eavesdropper by its length what it has in common with text of theirs in it (BREACH). Nothing
+// of the request is in this one, and no token: only the document, all of which whoever writes into it may read.
+func (c *call) writeReady(doc *ready) error {
+	best, plainToo := negotiate(c.request().Header)
+	form, err := doc.in(best, c.api.encoders)
+	if err == nil && form == nil && !plainToo {
+		form, err = c.api.encoders.encode(c.ctx(), doc.body, best)
+	}
+	if err != nil {
+		return err
+	}
+	if form == nil {
+		return c.write(http.StatusOK, jsonMedia, doc.body)
+	}
+	c.setHeader("Content-Encoding", best.String())
+	return c.write(http.StatusOK, jsonMedia, form)
 }
 
 // cacheStatus is what Cache-Status (RFC 9211) says of each layer.
@@ -92,7 +118,7 @@ var cacheStatus = map[nearcache.Layer]string{
 }
 
 // readData finds the answer's body and what Cache-Status says of it.
-func (a *api) readData(c *call) (version int64, body []byte, status string, err error) {
+func (a *api) readData(c *call) (version int64, body *ready, status string, err error) {
 	// The right to read is the session's, of this request; the cache knows of none. Whose session says no may have come in a
 	// moment ago, on another node: the database says.
 	member := slices.ContainsFunc(c.session.Memberships, func(m identity.Membership) bool { return m.WorkspaceID == c.path("id") })
@@ -101,14 +127,15 @@ func (a *api) readData(c *call) (version int64, body []byte, status string, err 
 		if err != nil {
 			return 0, nil, "", err
 		}
-		return doc.Version, encodeDocument(doc), cacheStatus[nearcache.Bypass], nil
+		return doc.Version, &ready{body: encodeDocument(doc)}, cacheStatus[nearcache.Bypass], nil
 	}
 	v, err := a.Documents.Get(c.ctx(), c.path("id"), newestTag(c.request().Header))
 	return v.Version, v.Data, cacheStatus[v.Layer], err
 }
 
-// Documents is a cache of whole answers, so that a hit is written as it is.
-type Documents = nearcache.Cache[[]byte]
+// Documents is a cache of whole answers, so that a hit is written as it is. The bucket has them plain; each node makes the
+// compressed forms that its clients ask for, once, and keeps them beside the document in memory.
+type Documents = nearcache.Cache[*ready]
 
 // NewDocuments returns a cache of the documents of workspaces.
 func NewDocuments(workspaces *workspace.Service, c nearcache.Config) (*Documents, error) {
@@ -119,7 +146,10 @@ func NewDocuments(workspaces *workspace.Service, c nearcache.Config) (*Documents
 		}
 		return doc.Version, encodeDocument(doc), nil
 	}
-	return nearcache.New(c, load, func(data []byte) ([]byte, int, error) { return data, cap(data), nil })
+	return nearcache.New(c, load, func(data []byte) (*ready, int, error) {
+		doc := &ready{body: data}
+		return doc, doc.size(), nil
+	})
 }
 
 // encodeDocument writes a Document as encoding/json would, but takes the data as it comes from the database instead of

@@ -155,6 +155,9 @@ func (r *route) operation(types typeSchemas) operation {
 			s = types.of(a.dto)
 		}
 		op.respond(a.status, a.doc, a.media, s, append(r.limitHeaders(), a.headers...))
+		for _, name := range a.may {
+			op.Responses[strconv.Itoa(a.status)].Headers[name] = responseHeader{Schema: &jsonschema.Schema{Type: "string"}}
+		}
 	}
 	for _, status := range r.problems() {
 		var headers []string

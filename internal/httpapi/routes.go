@@ -52,6 +52,7 @@ type answer struct {
 	media   string       // of the body; empty: no body
 	dto     reflect.Type // nil with a media: free text
 	headers []string     // the names of those that are always there
+	may     []string     // and of those that may be
 }
 
 func jsonBody[T any](limit int64) *body {
@@ -60,6 +61,12 @@ func jsonBody[T any](limit int64) *body {
 
 func ok[T any](status int, doc string, headers ...string) answer {
 	return answer{status: status, doc: doc, media: jsonMedia, dto: reflect.TypeFor[T](), headers: headers}
+}
+
+// sometimes names headers that the answer has now and then.
+func (a answer) sometimes(headers ...string) answer {
+	a.may = headers
+	return a
 }
 
 func empty(status int, doc string, headers ...string) answer {

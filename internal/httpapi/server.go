@@ -58,6 +58,7 @@ type api struct {
 	tracer      trace.Tracer
 	budgets     map[string]*budget // by key
 	document    []byte             // openapi.json
+	encoders    encoders
 }
 
 // New returns the handler of everything under /api. It registers its metrics and panics where the program contradicts
@@ -75,6 +76,7 @@ func newAPI(cfg Config) *api {
 		tracer:      otel.Tracer("fdc/internal/httpapi"),
 		budgets:     newBudgets(cfg.RateLimitFactor),
 		crossOrigin: http.NewCrossOriginProtection(),
+		encoders:    newEncoders(),
 	}
 	cfg.Metrics.MustRegister(a.requests)
 	// Behind a proxy the Host header may be an inner name, so that the protection itself can't recognise our own origin.

@@ -1,7 +1,9 @@
 package httpapi_test
 
 import (
+	"encoding/ascii85"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -128,6 +130,78 @@ func TestDataFromTheCache(t *testing.T) {
 	}
 	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": object{}}).status)
 	require.Equal(t, object{}, alice.get(data).field("data"))
+}
+
+// Every form of a document is the same document, whichever layer serves it, and never an older one.
+func TestDataIsCompressed(t *testing.T) {
+	t.Parallel()
+	text := func(n int) object {
+		return object{"n": n, "text": strings.Repeat("牛乳を買う and write it down. ", 400)}
+	}
+	for name, change := range map[string]func(*httpapi.Config){
+		"cached": func(*httpapi.Config) {}, "not cached": func(c *httpapi.Config) { c.Documents = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, change)
+			alice := w.signIn("alice")
+			data := "/api/workspaces/" + alice.home() + "/data"
+			for version := 1; version <= 3; version++ {
+				require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": text(version)}).status)
+				tag := fmt.Sprintf("%q", fmt.Sprint(version))
+				plain := alice.get(data, "Accept-Encoding", "identity")
+				require.Contains(t, plain.text, fmt.Sprintf(`"n": %d`, version))
+				for accept, coding := range map[string]string{
+					"identity": "", "gzip, deflate, br, zstd": "zstd", "gzip": "gzip", "X-GZIP;q=0.2": "gzip", "zstd;q=0.5, gzip": "gzip",
+					"*": "zstd", "br": "", "gzip;q=0": "", "gzip;q=0.5, identity;q=0.8": "", "identity;q=0, *;q=0": "",
+				} {
+					r := alice.get(data, "Accept-Encoding", accept)
+					require.Equal(t, http.StatusOK, r.status)
+					require.Equal(t, coding, r.header.Get("Content-Encoding"), accept)
+					require.Equal(t, fmt.Sprint(len(r.text)), r.header.Get("Content-Length"), accept)
+					require.Equal(t, []string{"Accept-Encoding, Cookie"}, r.header.Values("Vary"))
+					require.Equal(t, tag, r.header.Get("ETag"), "it names the version, not the form")
+					body, err := decoded(coding, []byte(r.text))
+					require.NoError(t, err)
+					require.Equal(t, plain.text, string(body), accept)
+					if coding != "" {
+						require.Less(t, len(r.text), len(body)/4)
+					}
+					head := alice.do(http.MethodHead, data, nil, []string{"Accept-Encoding", accept})
+					require.Equal(t, coding, head.header.Get("Content-Encoding"), accept)
+					require.Equal(t, r.header.Get("Content-Length"), head.header.Get("Content-Length"))
+
+					same := alice.get(data, "Accept-Encoding", accept, "If-None-Match", tag)
+					require.Equal(t, http.StatusNotModified, same.status)
+					require.Equal(t, tag, same.header.Get("ETag"))
+					require.Equal(t, "Accept-Encoding, Cookie", same.header.Get("Vary"))
+					require.Empty(t, same.header.Get("Content-Encoding"))
+				}
+			}
+
+			// What is small or does not shrink is sent as it is, unless the client refuses that.
+			noise := make([]byte, 20_000)
+			_, err := rand.NewChaCha8([32]byte{}).Read(noise)
+			require.NoError(t, err)
+			for _, doc := range []object{{}, {"a": 1}, {"noise": base85(noise)}} {
+				require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, object{"data": doc}).status)
+				require.Empty(t, alice.get(data, "Accept-Encoding", "zstd, gzip").header.Get("Content-Encoding"))
+				for _, coding := range []string{"zstd", "gzip"} {
+					r := alice.get(data, "Accept-Encoding", coding+", identity;q=0")
+					require.Equal(t, coding, r.header.Get("Content-Encoding"))
+					body, err := decoded(coding, []byte(r.text))
+					require.NoError(t, err)
+					require.Equal(t, alice.get(data, "Accept-Encoding", "identity").text, string(body))
+				}
+			}
+		})
+	}
+}
+
+// base85 is text that hardly shrinks.
+func base85(data []byte) string {
+	text := make([]byte, ascii85.MaxEncodedLen(len(data)))
+	return string(text[:ascii85.Encode(text, data)])
 }
 
 func TestDataWithoutACache(t *testing.T) {

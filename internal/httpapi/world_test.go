@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -452,11 +454,39 @@ func (r *referee) RoundTrip(req *http.Request) (*http.Response, error) {
 	case !ok:
 		r.t.Errorf("%s: the document has no body of type %q: %s", what, media, body)
 	default:
-		if err := r.doc.check(content.Schema, body); err != nil {
-			r.t.Errorf("%s: %v: %s", what, err, body)
+		plain, err := decoded(resp.Header.Get("Content-Encoding"), body)
+		if err == nil {
+			err = r.doc.check(content.Schema, plain)
+		}
+		if err != nil {
+			r.t.Errorf("%s: %v: %s", what, err, plain)
 		}
 	}
 	return resp, nil
+}
+
+// decoded undoes a content coding.
+func decoded(coding string, body []byte) ([]byte, error) {
+	var r io.Reader
+	var err error
+	switch coding {
+	case "":
+		return body, nil
+	case "gzip":
+		r, err = gzip.NewReader(bytes.NewReader(body)) // the standard library's, which shares nothing with the encoder
+	case "zstd":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(bytes.NewReader(body), zstd.WithDecoderMaxWindow(8<<20)); err == nil {
+			defer z.Close()
+			r = z
+		}
+	default:
+		err = fmt.Errorf("unknown content coding %q", coding)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 // syncBuffer is a log that many goroutines write.
