@@ -37,7 +37,7 @@ type Saved struct {
 
 func dataRoutes() []route {
 	const tag, path = "data", "/api/workspaces/{id}/data"
-	precondition := header{"If-Match", "The version, as an entity tag, that is to be changed; 412 when it is another."}
+	precondition := header{"If-Match", "The version that is to be changed, as an entity tag; of several, any will do. 412 when it is another."}
 	return []route{
 		{
 			method: http.MethodGet, path: path, id: "getData", tag: tag,

@@ -14,18 +14,18 @@ func versionTag(version int64) string { return `"` + strconv.FormatInt(version, 
 // noVersion is what no object is at: an entity tag that isn't one of ours can't match.
 const noVersion = -1
 
-// ifMatch reads If-Match: nil without a condition ("*" is none either: the object is there or the answer is 404 anyway).
-// The comparison is strong, so a weak tag matches nothing. Only one tag can be given: nothing here has several versions.
-func ifMatch(h http.Header) (*int64, error) {
+// ifMatch reads If-Match: the versions of which the object has to be at one, nil without a condition ("*" is none either: the
+// object is there or the answer is 404 anyway). The comparison is strong, so a weak tag matches nothing.
+func ifMatch(h http.Header) ([]int64, error) {
 	tags, err := entityTags(h, "If-Match")
 	if err != nil || len(tags) == 0 || tags[0] == "*" {
 		return nil, err
 	}
-	if len(tags) > 1 {
-		return nil, fault.New(fault.Malformed, "bad-header", "If-Match must have one entity tag.")
+	versions := make([]int64, len(tags))
+	for i, tag := range tags {
+		versions[i] = versionOf(tag)
 	}
-	version := versionOf(tags[0])
-	return &version, nil
+	return versions, nil
 }
 
 // noneMatches reads If-None-Match and reports whether a GET has to send the object at the version: whether no tag, compared
@@ -63,8 +63,9 @@ func versionOf(tag string) int64 {
 }
 
 // entityTags splits a header of RFC 9110, 8.8.3: "*" alone, or a list of tags that may hold commas in their quotes.
+// Empty elements of the list count for nothing.
 func entityTags(h http.Header, name string) ([]string, error) {
-	rest := strings.TrimSpace(strings.Join(h.Values(name), ","))
+	rest := strings.Trim(strings.Join(h.Values(name), ","), ", \t")
 	if rest == "*" {
 		return []string{"*"}, nil
 	}
@@ -84,10 +85,7 @@ func entityTags(h http.Header, name string) ([]string, error) {
 		end += prefix + 2
 		tags = append(tags, rest[:end])
 		rest = strings.TrimLeft(rest[end:], " \t")
-		if rest == "" {
-			break
-		}
-		if rest[0] != ',' {
+		if rest != "" && rest[0] != ',' {
 			return nil, malformedTags(name)
 		}
 		rest = strings.TrimLeft(rest, ", \t")
@@ -99,5 +97,5 @@ func entityTags(h http.Header, name string) ([]string, error) {
 }
 
 func malformedTags(name string) error {
-	return fault.New(fault.Malformed, "bad-header", `%s must be * or an entity tag in quotes, such as "7".`, name)
+	return fault.New(fault.Malformed, "bad-header", `%s must be * or entity tags in quotes, such as "7".`, name)
 }

@@ -20,14 +20,22 @@ func TestIfMatch(t *testing.T) {
 	} {
 		got, err := ifMatch(http.Header{"If-Match": {value}})
 		require.NoError(t, err, value)
-		require.Equal(t, want, *got, value)
+		require.Equal(t, []int64{want}, got, value)
 	}
+	for _, values := range [][]string{{`"7","8"`}, {`"7"`, `"8"`}, {` "7" ,, "8",`}, {"", `,"7"`, "", `"8"`}, {`"7"`, "", `"8"`}} {
+		got, err := ifMatch(http.Header{"If-Match": values})
+		require.NoError(t, err, "%q", values)
+		require.Equal(t, []int64{7, 8}, got, "%q", values)
+	}
+	got, err := ifMatch(http.Header{"If-Match": {`"a", W/"7", "8"`}})
+	require.NoError(t, err)
+	require.Equal(t, []int64{noVersion, noVersion, 8}, got)
 	for _, h := range []http.Header{{}, {"If-Match": {"*"}}, {"If-Match": {" * "}}} {
 		got, err := ifMatch(h)
 		require.NoError(t, err)
 		require.Nil(t, got)
 	}
-	for _, values := range [][]string{{"7"}, {""}, {`"7`}, {`7"`}, {`w/"7"`}, {`"7" "8"`}, {`"7","8"`}, {`"7"`, `"8"`}, {`*,"7"`}, {"W/"}, {`"7",x`}} {
+	for _, values := range [][]string{{"7"}, {""}, {`"7`}, {`7"`}, {`w/"7"`}, {`"7" "8"`}, {`*,"7"`}, {`"7",*`}, {"*", "*"}, {","}, {"W/"}, {`"7",x`}} {
 		_, err := ifMatch(http.Header{"If-Match": values})
 		require.Equal(t, fault.Malformed, fault.KindOf(err), "%q", values)
 	}

@@ -82,7 +82,7 @@ func taskRoutes() []route {
 		{
 			method: http.MethodPatch, path: one, id: "patchTask", tag: tag,
 			summary: "Change a task.",
-			headers: []header{{"If-Match", "The version, as an entity tag, that is to be changed; 412 when it is another."}},
+			headers: []header{{"If-Match", "The version that is to be changed, as an entity tag; of several, any will do. 412 when it is another."}},
 			body:    patch,
 			answers: []answer{ok[Task](http.StatusOK, "As it is now.", "ETag")},
 			faults:  []int{http.StatusPreconditionFailed},

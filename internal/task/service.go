@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -133,8 +134,9 @@ func create(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID string
 	return t, err
 }
 
-// Patch applies a JSON Merge Patch (RFC 7396) to the newest version of a task, or to version ifMatch only.
-func (s *Service) Patch(ctx context.Context, meta events.Meta, userID, workspaceID, id string, body json.RawMessage, ifMatch *int64) (Task, error) {
+// Patch applies a JSON Merge Patch (RFC 7396) to the newest version of a task. When ifMatch isn't nil, that
+// has to be one of its versions.
+func (s *Service) Patch(ctx context.Context, meta events.Meta, userID, workspaceID, id string, body json.RawMessage, ifMatch []int64) (Task, error) {
 	p, err := parsePatch(body)
 	if fault.KindOf(err) == fault.Malformed {
 		return Task{}, err
@@ -147,8 +149,8 @@ func (s *Service) Patch(ctx context.Context, meta events.Meta, userID, workspace
 		}
 		var err error
 		t, err = update(ctx, tx, meta, &userID, workspaceID, id, events.OriginUser, func(t *Task) error {
-			if ifMatch != nil && *ifMatch != t.Version {
-				err := fault.New(fault.PreconditionFailed, "precondition-failed", "The task is at version %d, not %d.", t.Version, *ifMatch)
+			if ifMatch != nil && !slices.Contains(ifMatch, t.Version) {
+				err := fault.New(fault.PreconditionFailed, "precondition-failed", "The task is at version %d, not at the one expected.", t.Version)
 				err.Extra = map[string]any{"currentVersion": t.Version}
 				return err
 			}

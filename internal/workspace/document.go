@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,24 +23,24 @@ type Document struct {
 
 // Expect is what a writer believes the current version to be; nil for whatever it is.
 type Expect struct {
-	Version *int64 // from the body: fault.Conflict when it is another
-	IfMatch *int64 // from the header: fault.PreconditionFailed when it is another
+	Version *int64  // from the body: fault.Conflict when it is another
+	IfMatch []int64 // from the header: fault.PreconditionFailed when it is none of them
 }
 
 // check compares the expectation with the version that is locked.
 func (e Expect) check(current int64) error {
 	switch {
-	case e.IfMatch != nil && *e.IfMatch != current:
-		return stale(fault.PreconditionFailed, "precondition-failed", *e.IfMatch, current)
+	case e.IfMatch != nil && !slices.Contains(e.IfMatch, current):
+		return stale(fault.PreconditionFailed, "precondition-failed", current)
 	case e.Version != nil && *e.Version != current:
-		return stale(fault.Conflict, "stale-version", *e.Version, current)
+		return stale(fault.Conflict, "stale-version", current)
 	default:
 		return nil
 	}
 }
 
-func stale(kind fault.Kind, code string, want, current int64) error {
-	err := fault.New(kind, code, "The document is at version %d, not %d.", current, want)
+func stale(kind fault.Kind, code string, current int64) error {
+	err := fault.New(kind, code, "The document is at version %d, not at the one expected.", current)
 	err.Extra = map[string]any{"currentVersion": current}
 	return err
 }

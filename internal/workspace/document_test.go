@@ -120,11 +120,13 @@ func TestExpectations(t *testing.T) {
 		{workspace.Expect{Version: new(int64(1))}, fault.Conflict},
 		{workspace.Expect{Version: new(int64(3))}, fault.Conflict},
 		{workspace.Expect{Version: new(int64(-1))}, fault.Conflict},
-		{workspace.Expect{IfMatch: new(int64(1))}, fault.PreconditionFailed},
-		{workspace.Expect{IfMatch: new(int64(0))}, fault.PreconditionFailed},
-		{workspace.Expect{Version: new(int64(2)), IfMatch: new(int64(1))}, fault.PreconditionFailed},
-		{workspace.Expect{Version: new(int64(1)), IfMatch: new(int64(2))}, fault.Conflict},
-		{workspace.Expect{Version: new(int64(1)), IfMatch: new(int64(1))}, fault.PreconditionFailed},
+		{workspace.Expect{IfMatch: []int64{1}}, fault.PreconditionFailed},
+		{workspace.Expect{IfMatch: []int64{0}}, fault.PreconditionFailed},
+		{workspace.Expect{IfMatch: []int64{1, 3, -1}}, fault.PreconditionFailed},
+		{workspace.Expect{IfMatch: []int64{}}, fault.PreconditionFailed},
+		{workspace.Expect{Version: new(int64(2)), IfMatch: []int64{1}}, fault.PreconditionFailed},
+		{workspace.Expect{Version: new(int64(1)), IfMatch: []int64{2}}, fault.Conflict},
+		{workspace.Expect{Version: new(int64(1)), IfMatch: []int64{1}}, fault.PreconditionFailed},
 	} {
 		_, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":9}`), c.want)
 		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireFault(t, c.kind, err).Extra)
@@ -132,10 +134,10 @@ func TestExpectations(t *testing.T) {
 		require.Equal(t, map[string]any{"currentVersion": int64(2)}, requireFault(t, c.kind, err).Extra)
 	}
 	o.requireTold(t)
-	doc, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":3}`), workspace.Expect{Version: new(int64(2)), IfMatch: new(int64(2))})
+	doc, err := o.PutData(t.Context(), by(alice), alice, w, []byte(`{"a":3}`), workspace.Expect{Version: new(int64(2)), IfMatch: []int64{7, 2}})
 	require.NoError(t, err)
 	require.Equal(t, int64(3), doc.Version)
-	doc, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":4}`), workspace.Expect{Version: new(int64(3)), IfMatch: new(int64(3))})
+	doc, err = o.PatchData(t.Context(), by(alice), alice, w, []byte(`{"a":4}`), workspace.Expect{Version: new(int64(3)), IfMatch: []int64{3, 7}})
 	require.NoError(t, err)
 	require.Equal(t, int64(4), doc.Version)
 	require.Len(t, o.db.Told(t), 2)

@@ -221,7 +221,7 @@ func replaceDocument(ctx context.Context, tx pgx.Tx, userID, workspaceID string,
 			UPDATE workspace_data d SET data = $3, version = d.version + 1, last_modified = clock_timestamp()
 			FROM old
 			WHERE d.workspace_id = $1
-			  AND old.version = coalesce($4, old.version) AND old.version = coalesce($5, old.version)
+			  AND old.version = coalesce($4, old.version) AND old.version = ANY(coalesce($5, ARRAY[old.version]))
 			RETURNING d.data, d.version, d.last_modified
 		)
 		SELECT old.version AS current, new.data, new.version, new.last_modified, ARRAY(
