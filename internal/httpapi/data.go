@@ -17,14 +17,14 @@ import (
 // Document is a workspace's document.
 type Document struct {
 	WorkspaceID  string          `json:"workspaceId"  format:"uuid" doc:"The workspace."`
-	Data         json.RawMessage `json:"data"         doc:"The document: any object; {} in a new workspace."`
+	Data         json.RawMessage `json:"data"         doc:"The document: any object; {} in a new workspace. Numbers keep their value, digit for digit; how they were spelled (1e2, -0) they don't."`
 	Version      int64           `json:"version"      min:"0" doc:"How many times it was written."`
 	LastModified time.Time       `json:"lastModified" doc:"When it was written last."`
 }
 
 // NewDocument replaces a document.
 type NewDocument struct {
-	Data    json.RawMessage `json:"data"              doc:"The new document: any object of at most 1 MiB."`
+	Data    json.RawMessage `json:"data"              doc:"The new document: any object of at most 1 MiB, 500 levels, and 1000 digits in a number."`
 	Version *int64          `json:"version,omitempty" min:"0" doc:"The version that is to be replaced; without it, whatever it is."`
 }
 
@@ -65,7 +65,7 @@ func dataRoutes() []route {
 			method: http.MethodPatch, path: path, id: "patchData", tag: tag,
 			summary: "Merge a patch (RFC 7396) into the newest version of a workspace's document.",
 			headers: []header{precondition},
-			body:    &body{media: mergePatchMedia, limit: documentBody, doc: "A JSON Merge Patch of the document."},
+			body:    &body{media: mergePatchMedia, limit: documentBody, doc: "A JSON Merge Patch of the document: null takes a member away."},
 			answers: []answer{ok[Saved](http.StatusOK, "It is merged; the version is the same when it changes nothing.", "ETag")},
 			faults:  []int{http.StatusConflict, http.StatusPreconditionFailed},
 			handle:  (*api).patchData,
@@ -162,7 +162,7 @@ func encodeDocument(doc workspace.Document) []byte {
 }
 
 func (a *api) putData(c *call) error {
-	condition, err := ifMatch(c.request().Header)
+	condition, err := expected(c.request().Header)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (a *api) putData(c *call) error {
 }
 
 func (a *api) patchData(c *call) error {
-	condition, err := ifMatch(c.request().Header)
+	condition, err := expected(c.request().Header)
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,18 @@ func versionTag(version int64) string { return `"` + strconv.FormatInt(version, 
 // noVersion is what no object is at: an entity tag that isn't one of ours can't match.
 const noVersion = -1
 
-// ifMatch reads If-Match: the versions of which the object has to be at one, nil without a condition ("*" is none either: the
-// object is there or the answer is 404 anyway). The comparison is strong, so a weak tag matches nothing.
-func ifMatch(h http.Header) ([]int64, error) {
+// expected reads the preconditions of a write: the versions of which the object has to be at one, nil without a condition
+// (If-Match: * is none either: the object is there or the answer is 404 anyway). The comparison is strong, so a weak tag matches
+// nothing. If-None-Match: * asks that there be no object, so no version will do; with tags it makes sense of reads only.
+func expected(h http.Header) ([]int64, error) {
+	switch tags, err := entityTags(h, "If-None-Match"); {
+	case err != nil:
+		return nil, err
+	case len(tags) > 0 && tags[0] == "*":
+		return []int64{}, nil
+	case len(tags) > 0:
+		return nil, fault.New(fault.Malformed, "bad-header", "If-None-Match must be * in a write; send If-Match.")
+	}
 	tags, err := entityTags(h, "If-Match")
 	if err != nil || len(tags) == 0 || tags[0] == "*" {
 		return nil, err

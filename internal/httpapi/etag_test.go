@@ -18,26 +18,38 @@ func TestIfMatch(t *testing.T) {
 		`W/"7"`: noVersion, `"07"`: noVersion, `"-1"`: noVersion, `"+7"`: noVersion, `"abc"`: noVersion, `""`: noVersion,
 		`"9223372036854775808"`: noVersion, `"a,b"`: noVersion,
 	} {
-		got, err := ifMatch(http.Header{"If-Match": {value}})
+		got, err := expected(http.Header{"If-Match": {value}})
 		require.NoError(t, err, value)
 		require.Equal(t, []int64{want}, got, value)
 	}
 	for _, values := range [][]string{{`"7","8"`}, {`"7"`, `"8"`}, {` "7" ,, "8",`}, {"", `,"7"`, "", `"8"`}, {`"7"`, "", `"8"`}} {
-		got, err := ifMatch(http.Header{"If-Match": values})
+		got, err := expected(http.Header{"If-Match": values})
 		require.NoError(t, err, "%q", values)
 		require.Equal(t, []int64{7, 8}, got, "%q", values)
 	}
-	got, err := ifMatch(http.Header{"If-Match": {`"a", W/"7", "8"`}})
+	got, err := expected(http.Header{"If-Match": {`"a", W/"7", "8"`}})
 	require.NoError(t, err)
 	require.Equal(t, []int64{noVersion, noVersion, 8}, got)
 	for _, h := range []http.Header{{}, {"If-Match": {"*"}}, {"If-Match": {" * "}}} {
-		got, err := ifMatch(h)
+		got, err := expected(h)
 		require.NoError(t, err)
 		require.Nil(t, got)
 	}
 	for _, values := range [][]string{{"7"}, {""}, {`"7`}, {`7"`}, {`w/"7"`}, {`"7" "8"`}, {`*,"7"`}, {`"7",*`}, {"*", "*"}, {","}, {"W/"}, {`"7",x`}} {
-		_, err := ifMatch(http.Header{"If-Match": values})
+		_, err := expected(http.Header{"If-Match": values})
 		require.Equal(t, fault.Malformed, fault.KindOf(err), "%q", values)
+	}
+}
+
+func TestIfNoneMatchOfAWrite(t *testing.T) {
+	t.Parallel()
+	got, err := expected(http.Header{"If-None-Match": {"*"}, "If-Match": {`"7"`}})
+	require.NoError(t, err)
+	require.NotNil(t, got)
+	require.Empty(t, got, "no version is none")
+	for _, value := range []string{`"7"`, `W/"7"`, `"7", "8"`, "7", ""} {
+		_, err := expected(http.Header{"If-None-Match": {value}})
+		require.Equal(t, fault.Malformed, fault.KindOf(err), value)
 	}
 }
 

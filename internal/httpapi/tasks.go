@@ -170,7 +170,7 @@ func (a *api) getTask(c *call) error {
 
 // patchTask gives the patch to the feature as it came: what a null or a missing member means is the feature's to say.
 func (a *api) patchTask(c *call) error {
-	condition, err := ifMatch(c.request().Header)
+	condition, err := expected(c.request().Header)
 	if err != nil {
 		return err
 	}

@@ -259,10 +259,20 @@ func TestData(t *testing.T) {
 		"stale version in the body":     {http.MethodPut, `{"data":{},"version":0}`, nil, 409},
 		"version from the future":       {http.MethodPut, `{"data":{},"version":7}`, nil, 409},
 		"stale If-Match":                {http.MethodPut, `{"data":{}}`, []string{"If-Match", `"0"`}, 412},
+		"If-Match that lists others":    {http.MethodPut, `{"data":{}}`, []string{"If-Match", `"0", "7",W/"1"`}, 412},
+		"patch, If-Match lists others":  {http.MethodPatch, `{"a":1}`, []string{"If-Match", `"0", "7",W/"1"`}, 412},
 		"weak If-Match":                 {http.MethodPut, `{"data":{}}`, []string{"If-Match", `W/"1"`}, 412},
 		"If-Match of something else":    {http.MethodPut, `{"data":{}}`, []string{"If-Match", `"abc"`}, 412},
 		"stale If-Match of a patch":     {http.MethodPatch, `{"a":1}`, []string{"If-Match", `"0"`}, 412},
 		"If-Match that is none":         {http.MethodPut, `{"data":{}}`, []string{"If-Match", `1`}, 400},
+		"If-Match of half a tag":        {http.MethodPatch, `{"a":1}`, []string{"If-Match", `"1`}, 400},
+		"If-Match of * and more":        {http.MethodPatch, `{"a":1}`, []string{"If-Match", `*, "1"`}, 400},
+		"only when there is none":       {http.MethodPut, `{"data":{}}`, []string{"If-None-Match", `*`}, 412},
+		"patch when there is none":      {http.MethodPatch, `{"a":1}`, []string{"If-None-Match", `*`, "If-Match", `"1"`}, 412},
+		"If-None-Match of a version":    {http.MethodPut, `{"data":{}}`, []string{"If-None-Match", `"0"`}, 400},
+		"body right, header stale":      {http.MethodPut, `{"data":{},"version":1}`, []string{"If-Match", `"0"`}, 412},
+		"body stale, header right":      {http.MethodPut, `{"data":{},"version":0}`, []string{"If-Match", `"1"`}, 409},
+		"both stale":                    {http.MethodPut, `{"data":{},"version":0}`, []string{"If-Match", `"0"`}, 412},
 		"no data":                       {http.MethodPut, `{"version":1}`, nil, 422},
 		"data is no object":             {http.MethodPut, `{"data":[]}`, nil, 422},
 		"version is no number":          {http.MethodPut, `{"data":{},"version":"1"}`, nil, 422},
@@ -272,6 +282,16 @@ func TestData(t *testing.T) {
 		"half a surrogate pair":         {http.MethodPut, `{"data":{"s":"\ud800"}}`, nil, 400},
 		"the same name twice":           {http.MethodPut, `{"data":{"a":1,"a":2}}`, nil, 400},
 		"patch is no object":            {http.MethodPatch, `[1]`, nil, 422},
+		"patch is null":                 {http.MethodPatch, `null`, nil, 422},
+		"patch is a string":             {http.MethodPatch, `"{}"`, nil, 422},
+		"patch is nothing":              {http.MethodPatch, ``, nil, 400},
+		"patch of a name twice":         {http.MethodPatch, `{"a":1,"\u0061":null}`, nil, 400},
+		"patch that is not UTF-8":       {http.MethodPatch, "{\"a\":\"\xff\"}", nil, 400},
+		"patch 1,000 levels deep":       {http.MethodPatch, strings.Repeat(`{"a":`, 1000) + "null" + strings.Repeat("}", 1000), nil, 422},
+		"patch deeper than JSON here":   {http.MethodPatch, strings.Repeat(`{"a":`, 1002) + "null" + strings.Repeat("}", 1002), nil, 422},
+		"patch without a type":          {http.MethodPatch, `{"a":1}`, []string{"Content-Type", ""}, 415},
+		"patch in Latin-1":              {http.MethodPatch, `{"a":1}`, []string{"Content-Type", "application/merge-patch+json; charset=latin1"}, 415},
+		"patch in gzip":                 {http.MethodPatch, `{"a":1}`, []string{"Content-Encoding", "gzip"}, 415},
 		"patch as plain JSON":           {http.MethodPatch, `{"a":1}`, []string{"Content-Type", "application/json"}, 415},
 		"patch as JSON Patch":           {http.MethodPatch, `[]`, []string{"Content-Type", "application/json-patch+json"}, 415},
 		"deeper than anybody reads":     {http.MethodPut, `{"data":{"a":` + strings.Repeat("[", 900) + strings.Repeat("]", 900) + `}}`, nil, 422},
@@ -280,25 +300,108 @@ func TestData(t *testing.T) {
 		"patch that makes it too large": {http.MethodPatch, `{"a":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413},
 	} {
 		t.Run(name, func(t *testing.T) {
+			before := w.document(home)
 			r := alice.send(test.method, data, test.body, test.header...)
 			require.Equal(t, test.status, r.status, "%.300s", r.text)
+			require.Equal(t, "application/problem+json", r.header.Get("Content-Type"))
+			require.Equal(t, float64(test.status), r.field("status"))
 			if test.status == 409 || test.status == 412 {
 				require.Equal(t, 1.0, r.field("currentVersion"))
 			}
 			if test.status == 422 {
 				require.NotEmpty(t, r.field("errors"))
 			}
-			require.Equal(t, 1.0, alice.get(data).field("version"), "nothing was written")
+			require.Equal(t, before, w.document(home), "nothing was written")
 		})
 	}
 
 	require.Equal(t, 2.0, alice.send(http.MethodPatch, data, object{"list": nil, "more": object{"x": 1}}).field("version"))
-	require.Equal(t, 3.0, alice.send(http.MethodPatch, data, object{"more": object{"y": 2}}, "If-Match", `"2"`).field("version"))
+	require.Equal(t, 3.0, alice.send(http.MethodPatch, data, object{"more": object{"y": 2}}, "If-Match", `"1", "2"`).field("version"))
 	require.Equal(t, object{"html": "<b>&", "n": 1.5, "more": object{"x": 1.0, "y": 2.0}}, alice.get(data).field("data"))
 	require.Equal(t, 3.0, alice.send(http.MethodPatch, data, object{}).field("version"), "nothing to change")
 	require.Equal(t, 4.0, alice.send(http.MethodPut, data, `{"data":{},"version":3}`, "If-Match", `"3"`).field("version"))
 	require.Equal(t, 5.0, alice.send(http.MethodPut, data, `{"data":{"a":"`+strings.Repeat("x", 1<<20-8)+`"}}`, "If-Match", "*").field("version"), "1 MiB")
-	require.Len(t, w.facts("workspace.data_updated"), 5)
+	require.Len(t, w.facts("workspace.data_updated"), 5, "what was refused told nothing")
+}
+
+// document is a workspace's row as it is stored, in one text.
+func (w *world) document(workspaceID string) (row string) {
+	w.t.Helper()
+	require.NoError(w.t, w.db.Pool.QueryRow(w.t.Context(), `SELECT d::text FROM workspace_data d WHERE workspace_id = $1`, workspaceID).Scan(&row))
+	return row
+}
+
+// A patch takes away as well as it adds, at any depth that a document has.
+func TestMergePatches(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice := w.signIn("alice")
+	data := "/api/workspaces/" + alice.home() + "/data"
+	nest := func(leaf string) string { return strings.Repeat(`{"a":`, 498) + leaf + strings.Repeat("}", 498) }
+	for i, step := range []struct{ patch, want string }{
+		{`{"a":{"b":{"c":1,"d":2}},"l":[1,null],"s":"x"}`, `{"a":{"b":{"c":1,"d":2}},"l":[1,null],"s":"x"}`},
+		{`{"a":{"b":{"c":null}},"l":[null]}`, `{"a":{"b":{"d":2}},"l":[null],"s":"x"}`},
+		{`{"a":null,"l":null,"s":null,"never there":null}`, `{}`},
+		{nest(`{"x":1,"y":2}`), nest(`{"x":1,"y":2}`)},
+		{nest(`{"x":null}`), nest(`{"y":2}`)},
+		{`{"a":null}`, `{}`},
+	} {
+		r := alice.send(http.MethodPatch, data, step.patch)
+		require.Equal(t, http.StatusOK, r.status, r.text)
+		require.Equal(t, float64(i+1), r.field("version"))
+		require.Equal(t, fmt.Sprintf("%q", fmt.Sprint(i+1)), r.header.Get("ETag"))
+		require.JSONEq(t, step.want, encode(t, alice.get(data).field("data")))
+	}
+	before := w.document(alice.home())
+	for _, nothing := range []string{`{}`, `{"a":null}`} {
+		require.Equal(t, 6.0, alice.send(http.MethodPatch, data, nothing).field("version"), nothing)
+	}
+	require.Equal(t, before, w.document(alice.home()))
+	require.Len(t, w.facts("workspace.data_updated"), 6)
+}
+
+// Numbers keep their value, digit for digit, far beyond what a float holds; how they were spelled they don't keep.
+func TestNumbersSurvive(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice := w.signIn("alice")
+	alice.client.Transport = http.DefaultTransport // the referee reads numbers as floats
+	data := "/api/workspaces/" + alice.home() + "/data"
+	for _, number := range []struct{ sent, kept string }{
+		{"9007199254740993", "9007199254740993"}, // 2^53 + 1
+		{"-9223372036854775809", "-9223372036854775809"},
+		{"123456789012345678901234567890.123456789012345678901234567890", "123456789012345678901234567890.123456789012345678901234567890"},
+		{"0.1", "0.1"},
+		{"0.30000000000000004", "0.30000000000000004"},
+		{"1.50", "1.50"},
+		{"1.0", "1.0"},
+		{"1e2", "100"},
+		{"1.5E-3", "0.0015"},
+		{"1e400", "1" + strings.Repeat("0", 400)},
+		{"1e-400", "0." + strings.Repeat("0", 399) + "1"},
+		{"0", "0"},
+		{"-0", "0"}, // there is no negative zero in numeric
+		{"-0.0", "0.0"},
+	} {
+		want := `"n": ` + number.kept + `}`
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPut, data, `{"data":{"n":`+number.sent+`}}`).status, number.sent)
+		require.Contains(t, alice.get(data).text, want)
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPatch, data, `{"a":1}`).status)
+		require.Contains(t, alice.get(data).text, want, "a patch of something else leaves it alone")
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPatch, data, `{"n":null}`).status)
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPatch, data, `{"a":null,"n":`+number.sent+`}`).status)
+		require.Contains(t, alice.get(data).text, want)
+	}
+	before := w.document(alice.home())
+	for _, refused := range []string{"1e1000", "1e-1000", "1e999999999999999999999", strings.Repeat("9", 1001)} {
+		r := alice.send(http.MethodPut, data, `{"data":{"n":`+refused+`}}`)
+		require.Equal(t, http.StatusUnprocessableEntity, r.status)
+		require.Equal(t, "/data/n", r.str("errors", 0, "pointer"))
+		r = alice.send(http.MethodPatch, data, `{"n":`+refused+`}`)
+		require.Equal(t, http.StatusUnprocessableEntity, r.status)
+		require.Equal(t, "/n", r.str("errors", 0, "pointer"))
+	}
+	require.Equal(t, before, w.document(alice.home()))
 }
 
 func TestTasks(t *testing.T) {

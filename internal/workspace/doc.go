@@ -8,7 +8,8 @@
 //   - Every change and its event commit together, in the order of the version they carry: members under
 //     workspaces.version, the document under its own.
 //   - A document that was accepted is given back with every number digit for digit in value and every string unchanged;
-//     the order of names and the white space are not kept. What Postgres could not hold so is refused with the place.
+//     the order of names, the white space and the spelling of numbers (1e2 is 100, -0 is 0) are not kept. What Postgres could
+//     not hold so is refused with the place.
 //
 // # Rights
 //
