@@ -249,14 +249,87 @@ func TestSessions(t *testing.T) {
 	require.Contains(t, gone.header.Get("Set-Cookie"), "fdc_session=;", "this one is over too")
 }
 
-func TestCookiesThatAreNone(t *testing.T) {
+// A cookie is its user's session or nothing: whatever else a request brings, it reads nothing and writes nothing.
+func TestCookies(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for _, value := range []string{"", "x", strings.Repeat("A", 43), strings.Repeat("A", 5000), "%00", `"quoted"`, "../..", "a b"} {
-		r := w.visitor().get("/api/auth/session", "Cookie", "fdc_session="+value)
-		require.Equal(t, http.StatusUnauthorized, r.status, value)
-		require.NotEmpty(t, r.header.Get("WWW-Authenticate"))
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	home := alice.home()
+	good, his := "fdc_session="+alice.token(), "fdc_session="+bob.token()
+	var expired, idle *visitor
+	for end, v := range map[string]**visitor{"expires_at": &expired, "last_seen_at": &idle} {
+		*v = w.signIn("carol") // who has asked nothing yet, so nobody has cached it
+		_, err := w.db.Pool.Exec(t.Context(), `UPDATE sessions SET `+end+` = now() - interval '25 hours' WHERE token_hash = sha256($1)`,
+			[]byte((*v).token()))
+		require.NoError(t, err)
 	}
+	gone := w.signIn("alice")
+	goneToken := gone.token()
+	require.Equal(t, http.StatusNoContent, gone.send(http.MethodPost, "/api/auth/logout", nil).status)
+
+	before := w.document(home)
+	for name, test := range map[string]struct {
+		cookie       string
+		read, status int // of GET /api/auth/session, of PUT data
+	}{
+		"none":                       {"other=x", 401, 401},
+		"empty":                      {"fdc_session=", 401, 401},
+		"no value":                   {"fdc_session", 401, 401},
+		"short":                      {"fdc_session=x", 401, 401},
+		"of another cluster":         {"fdc_session=" + strings.Repeat("A", 43), 401, 401},
+		"a session's id":             {"fdc_session=" + alice.get("/api/auth/session").str("session", "id"), 401, 401},
+		"too long":                   {good + "A", 401, 401},
+		"too short":                  {good[:len(good)-1], 401, 401},
+		"padded":                     {good + "=", 401, 401},
+		"oversized":                  {"fdc_session=" + strings.Repeat("A", 5000), 401, 401},
+		"escaped NUL":                {"fdc_session=%00", 401, 401},
+		"a path":                     {"fdc_session=../..", 401, 401},
+		"with a space":               {"fdc_session=a b", 401, 401},
+		"another case":               {strings.ToUpper(good[:11]) + good[11:], 401, 401},
+		"expired":                    {"fdc_session=" + expired.token(), 401, 401},
+		"idle":                       {"fdc_session=" + idle.token(), 401, 401},
+		"signed out":                 {"fdc_session=" + goneToken, 401, 401},
+		"another user's":             {his, 200, 404},
+		"two users'":                 {good + "; " + his, 401, 401},
+		"two users', turned round":   {his + "; a=b; " + good, 401, 401},
+		"and an empty one":           {good + "; fdc_session=", 401, 401},
+		"and nonsense":               {"fdc_session=x; " + good, 401, 401},
+		"more cookies than are read": {strings.Repeat("a=b; ", 5000) + good, 401, 401},
+		"the same twice":             {good + "; " + good, 200, 422},
+		"and one that is no cookie":  {`fdc_session=a\b; ` + good, 200, 422},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.visitor().get("/api/auth/session", "Cookie", test.cookie)
+			require.Equal(t, test.read, r.status, r.text)
+			body := `{"data":{"a":1}}`
+			if test.status == http.StatusUnprocessableEntity {
+				body = `{"data":1}` // let in, and refused for this
+			}
+			put := w.visitor().send(http.MethodPut, "/api/workspaces/"+home+"/data", body, "Cookie", test.cookie)
+			require.Equal(t, test.status, put.status, put.text)
+			require.Equal(t, "application/problem+json", put.header.Get("Content-Type"))
+			if test.status == http.StatusUnauthorized {
+				require.Equal(t, "unauthenticated", put.code())
+				require.NotEmpty(t, r.header.Get("WWW-Authenticate"))
+			}
+			require.Equal(t, before, w.document(home), "nothing was written")
+		})
+	}
+	require.Empty(t, w.facts("workspace.data_updated"))
+}
+
+// token is the visitor's session cookie.
+func (v *visitor) token() string {
+	v.t.Helper()
+	home, err := url.Parse(v.url)
+	require.NoError(v.t, err)
+	for _, cookie := range v.client.Jar.Cookies(home) {
+		if cookie.Name == "fdc_session" {
+			return cookie.Value
+		}
+	}
+	v.t.Fatal("not signed in")
+	return ""
 }
 
 func TestBehindHTTPS(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"fdc/internal/identity"
@@ -15,16 +16,28 @@ const (
 	maxToken      = 256 // characters; far more than a token has
 )
 
-// errNoSession is the answer to whoever has to sign in.
-var errNoSession = fault.New(fault.Unauthenticated, "", "Sign in first.")
+// The answers to whoever has to sign in.
+var (
+	errNoSession   = fault.New(fault.Unauthenticated, "", "Sign in first.")
+	errTwoSessions = fault.New(fault.Unauthenticated, "", "There are several cookies "+sessionCookie+"; delete them and sign in again.")
+)
 
-// authenticate finds the session of the request's cookie.
+// authenticate finds the session of the request's cookie. Several cookies that differ are none: their order says nothing of
+// where they come from (RFC 6265, 4.2.2), and one may be of a neighbouring host that wants the user to work in a session of its
+// own making.
 func (c *call) authenticate() error {
-	cookie, err := c.request().Cookie(sessionCookie)
-	if err != nil || cookie.Value == "" || len(cookie.Value) > maxToken {
+	cookies := c.request().CookiesNamed(sessionCookie)
+	if len(cookies) == 0 {
 		return errNoSession
 	}
-	session, err := c.api.Identity.Authenticate(c.ctx(), cookie.Value)
+	token := cookies[0].Value
+	if slices.ContainsFunc(cookies, func(other *http.Cookie) bool { return other.Value != token }) {
+		return errTwoSessions
+	}
+	if token == "" || len(token) > maxToken {
+		return errNoSession
+	}
+	session, err := c.api.Identity.Authenticate(c.ctx(), token)
 	if err != nil {
 		return err
 	}
