@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -206,8 +207,13 @@ func (a *api) logout(c *call) error {
 }
 
 func (a *api) currentSession(c *call) error {
-	return c.write(http.StatusOK, jsonMedia, appendSession(make([]byte, 0, 1024), c.session))
+	buffer := sessionBuffers.Get().(*[]byte) //nolint:forcetypeassert // nothing else is put there
+	defer sessionBuffers.Put(buffer)
+	*buffer = appendSession((*buffer)[:0], c.session)
+	return c.write(http.StatusOK, jsonMedia, *buffer)
 }
+
+var sessionBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // appendSession writes a CurrentSession as encoding/json would. Every page asks for it, and a cached session costs less than
 // the encoder.

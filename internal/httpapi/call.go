@@ -23,6 +23,7 @@ type call struct {
 	route *route
 	begun time.Time
 	span  trace.Span
+	life  context.Context //nolint:containedctx // of the request, which would have to be copied to hold it
 
 	id      string     // the request's
 	client  netip.Addr // who asks; the zero Addr when unknown
@@ -37,7 +38,7 @@ type call struct {
 }
 
 func (c *call) request() *http.Request       { return c.gin.Request }
-func (c *call) ctx() context.Context         { return c.gin.Request.Context() }
+func (c *call) ctx() context.Context         { return c.life }
 func (c *call) path(name string) string      { return c.gin.Param(name) }
 func (c *call) user() string                 { return c.session.User.ID }
 func (c *call) setHeader(name, value string) { c.gin.Writer.Header().Set(name, value) }
@@ -104,10 +105,16 @@ func (c *call) redirect(location string) error {
 	return c.empty(http.StatusFound)
 }
 
+// shortBody is what net/http holds back until the handler has returned, so that it knows and tells the length itself.
+const shortBody = 2 << 10
+
+// write answers. It keeps nothing of body.
 func (c *call) write(status int, media string, body []byte) error {
 	h := c.gin.Writer.Header()
 	h.Set("Content-Type", media)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if len(body) > shortBody || c.request().Method == http.MethodHead { // else net/http counts
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
 	c.gin.Status(status)
 	_, err := c.gin.Writer.Write(body)
 	return err

@@ -81,7 +81,9 @@ func (a *api) begin(g *gin.Context, r *route) (*call, context.Context) {
 	if len(g.Request.Header["Traceparent"]) > 0 {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(g.Request.Header))
 	}
-	ctx, c.span = a.tracer.Start(ctx, r.name, serverSpan...)
+	if c.span = trace.SpanFromContext(ctx); a.Traces {
+		ctx, c.span = a.tracer.Start(ctx, r.name, serverSpan...)
+	}
 
 	h := g.Writer.Header()
 	h["X-Request-Id"] = []string{c.id}
@@ -154,7 +156,10 @@ func (c *call) limitTime(ctx context.Context) context.CancelFunc {
 	if !c.route.stream {
 		ctx, cancel = withDeadline(ctx, c.begun.Add(cmp.Or(c.route.timeout, deadline)))
 	}
-	c.gin.Request = c.request().WithContext(ctx)
+	c.life = ctx
+	if c.route.stream {
+		c.gin.Request = c.request().WithContext(ctx) // push takes over the request
+	}
 	if c.route.stream || c.route.timeout > 0 {
 		c.limitConnection()
 	}

@@ -329,6 +329,7 @@ func TestSpanGoesOnWithTheCallersTrace(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
 	a.tracer = provider.Tracer("test")
+	a.Traces = true
 	h := a.router([]route{made(func(_ *api, c *call) error {
 		require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace.SpanContextFromContext(c.ctx()).TraceID().String())
 		return errors.New("broken")

@@ -25,7 +25,7 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but Documents, TrustedProxies, RateLimitFactor, Flags and Checks.
+// Config is what the API needs. Everything is required but Documents, TrustedProxies, Traces, RateLimitFactor, Flags and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -40,6 +40,8 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	SyncAsync      bool         // false: POST /api/google/sync runs the sync before it answers
 	Flags          *flags.Flags // nil: all on
+
+	Traces bool // spans are collected
 
 	RateLimitFactor float64 // multiplies every rate limit; 1 when zero
 

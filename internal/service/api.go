@@ -191,7 +191,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
 		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
-		Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
+		Traces: c.Telemetry.Endpoint != "", Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 
