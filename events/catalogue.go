@@ -42,11 +42,14 @@ func (t *Type) Action() string { return t.Aggregate + "." + t.Fact }
 var catalogue = [...]Type{
 	define[SessionCreated]("session", "created", ScopeUser, "A user signed in on a device."),
 	define[SessionRevoked]("session", "revoked", ScopeUser, "A session ended; its token is dead."),
+	define[SessionRotated]("session", "rotated", ScopeUser, "A session got a new token in the place of the one it had."),
 	define[AuthLoginFailed]("auth", "login_failed", ScopeSystem, "A sign-in was refused."),
 	define[AccessDenied]("access", "denied", ScopeSystem, "A request was refused for want of a right."),
 
 	define[UserCreated]("user", "created", ScopeUser, "A user signed in for the first time."),
 	define[UserRoleChanged]("user", "role_changed", ScopeUser, "A user's system role changed."),
+	define[UserDisabled]("user", "disabled", ScopeUser, "An operator shut a user out; all the user's sessions end."),
+	define[UserEnabled]("user", "enabled", ScopeUser, "An operator let a disabled user sign in again."),
 
 	define[WorkspaceCreated]("workspace", "created", ScopeWorkspace, "A workspace was made."),
 	define[WorkspaceDataUpdated]("workspace", "data_updated", ScopeWorkspace, "A workspace's document was saved."),

@@ -116,8 +116,11 @@ func TestAggregates(t *testing.T) {
 	want := map[string]string{
 		"session.created":               "session/" + exampleSession,
 		"session.revoked":               "session/" + exampleSession,
+		"session.rotated":               "session/" + exampleSession,
 		"user.created":                  "user/" + exampleUser,
 		"user.role_changed":             "user/" + exampleUser,
+		"user.disabled":                 "user/" + exampleUser,
+		"user.enabled":                  "user/" + exampleUser,
 		"workspace.created":             "workspace/" + exampleWorkspace,
 		"workspace.member_added":        "workspace/" + exampleWorkspace,
 		"workspace.member_role_changed": "workspace/" + exampleWorkspace,

@@ -41,10 +41,13 @@ var (
 var examples = []events.Event{
 	example(byUser, events.SessionCreated{SessionID: exampleSession, UserID: exampleUser, Version: 1, Method: "google"}),
 	example(byUser, events.SessionRevoked{SessionID: exampleSession, UserID: exampleUser, Version: 2, Reason: events.RevokedLogout}),
+	example(byUser, events.SessionRotated{SessionID: exampleSession, UserID: exampleUser, Version: 2, Reason: events.RotatedRoleChange}),
 	example(byStranger, events.AuthLoginFailed{Reason: "email_unverified", Email: events.MaskEmail("alice@example.com")}),
 	example(byMember, events.AccessDenied{Method: "GET", Route: "/api/workspaces/:id/audit-logs", Reason: "role"}),
 	example(byStranger, events.UserCreated{UserID: exampleUser, Version: 1, Email: events.MaskEmail("alice@example.com")}),
 	example(byOperator, events.UserRoleChanged{UserID: exampleUser, Version: 2, From: events.SystemRoleUser, To: events.SystemRoleAdmin}),
+	example(byOperator, events.UserDisabled{UserID: exampleUser, Version: 3, Reason: "left the company"}),
+	example(byOperator, events.UserEnabled{UserID: exampleUser, Version: 4, Reason: "came back"}),
 	example(byUser, events.WorkspaceCreated{WorkspaceID: exampleWorkspace, Version: 1}),
 	example(byUser, events.WorkspaceDataUpdated{
 		WorkspaceID: exampleWorkspace, Version: 8, Changed: events.Changed("/board/columns", "/board/title"), Bytes: 20480,

@@ -8,7 +8,11 @@ const (
 	RevokedRoleChange = "role_change"
 	RevokedExpired    = "expired"
 	RevokedDisabled   = "disabled"
+	RevokedReplaced   = "replaced" // somebody signed in with the same browser
 )
+
+// RotatedRoleChange is why a session got a new token, for [SessionRotated].
+const RotatedRoleChange = "role_change"
 
 // SessionCreated is the data of session.created.
 type SessionCreated struct {
@@ -27,9 +31,21 @@ type SessionRevoked struct {
 	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
 	UserID    string `json:"userId"    rule:"id"      doc:"Whose it was."`
 	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
-	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled" doc:"Why it ended."`
+	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled|replaced" doc:"Why it ended."`
 }
 
 func (p SessionRevoked) key() key {
+	return key{aggregate: "session", id: p.SessionID, version: p.Version, user: p.UserID}
+}
+
+// SessionRotated is the data of session.rotated.
+type SessionRotated struct {
+	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
+	UserID    string `json:"userId"    rule:"id"      doc:"Whose it is."`
+	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
+	Reason    string `json:"reason"    rule:"word"    values:"role_change" doc:"Why its token was replaced."`
+}
+
+func (p SessionRotated) key() key {
 	return key{aggregate: "session", id: p.SessionID, version: p.Version, user: p.UserID}
 }

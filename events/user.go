@@ -28,3 +28,25 @@ type UserRoleChanged struct {
 func (p UserRoleChanged) key() key {
 	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
 }
+
+// UserDisabled is the data of user.disabled.
+type UserDisabled struct {
+	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
+	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
+	Reason  string `json:"reason"  rule:"text"    doc:"Why, in the operator's words."`
+}
+
+func (p UserDisabled) key() key {
+	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
+}
+
+// UserEnabled is the data of user.enabled.
+type UserEnabled struct {
+	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
+	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
+	Reason  string `json:"reason"  rule:"text"    doc:"Why, in the operator's words."`
+}
+
+func (p UserEnabled) key() key {
+	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
+}
