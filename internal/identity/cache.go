@@ -34,8 +34,10 @@ type known struct {
 	text             string             // the fields, then what memberships and scopes point into
 	ends             [fieldCount]uint16 // of each field in text
 	created, expires int64
+	tokenEnds        int64 // 0: with the session
 	memberships      []Membership
 	scopes           []string
+	rotate           bool
 	noted            atomic.Bool // that it was seen
 }
 
@@ -50,6 +52,10 @@ func (s *Session) fields() [fieldCount]*string {
 func pack(s Session) *known {
 	k := &known{
 		created: s.CreatedAt.UnixMicro(), expires: s.ExpiresAt.UnixMicro(), memberships: s.Memberships, scopes: s.Google.Scopes,
+		rotate: s.Rotate,
+	}
+	if !s.TokenEndsAt.IsZero() {
+		k.tokenEnds = s.TokenEndsAt.UnixMicro()
 	}
 	fields := s.fields()
 	packed := fields[:]
@@ -80,7 +86,10 @@ func pack(s Session) *known {
 func (k *known) session() Session {
 	s := Session{
 		CreatedAt: time.UnixMicro(k.created), ExpiresAt: time.UnixMicro(k.expires), Memberships: k.memberships,
-		Google: Google{Scopes: k.scopes},
+		Google: Google{Scopes: k.scopes}, Rotate: k.rotate,
+	}
+	if k.tokenEnds != 0 {
+		s.TokenEndsAt = time.UnixMicro(k.tokenEnds)
 	}
 	begin := uint16(0)
 	for i, f := range s.fields() {
@@ -164,19 +173,22 @@ func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (s Session, un
 		return Session{}, false, err
 	}
 	s = v.Data.session()
-	if !time.Now().Before(s.ExpiresAt) {
+	if now := time.Now(); !now.Before(s.ExpiresAt) || !s.TokenEndsAt.IsZero() && !now.Before(s.TokenEndsAt) {
 		return Session{}, false, errGone
 	}
 	return s, !v.Data.noted.Load() && v.Data.noted.CompareAndSwap(false, true), nil
 }
 
-// outdated lists, by their keys, the entries of sessions that have changed, each with the newest version that is not to be
-// served any more.
+// outdated lists, by their keys, the entries of sessions that have changed, those of tokens they had before included, each with
+// the newest version that is not to be served any more.
 func outdated(ctx context.Context, q postgres.Querier, where string, id any) (map[string]int64, error) {
 	rows, _ := q.Query(ctx, `
-		SELECT s.token_hash, s.version + u.version + coalesce(g.version, 0)
+		SELECT t.token_hash, s.version + u.version + coalesce(g.version, 0)
 		       - (s.revoked_at IS NULL AND u.disabled_at IS NULL)::int AS version
 		FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = s.user_id
+		CROSS JOIN LATERAL (
+			SELECT s.token_hash UNION ALL SELECT r.token_hash FROM replaced_tokens r WHERE r.session_id = s.id
+		) t
 		WHERE s.expires_at > now() AND `+where, id)
 	type entry struct {
 		TokenHash []byte
@@ -251,6 +263,7 @@ func (i *Invalidator) Handlers() map[string]worker.Handler {
 	return map[string]worker.Handler{
 		"session.created": user, // Google may have told a new name
 		"session.revoked": session,
+		"session.rotated": session,
 
 		"user.role_changed":      user,
 		"google.connected":       user,

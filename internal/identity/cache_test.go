@@ -217,9 +217,19 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	n.await(t, token, "the name", func(s identity.Session, _ error) bool { return s.User.Name == "Alice II" })
 	hit()
 
+	fresh, err := mute.Rotate(t.Context(), by(alice.User.ID), alice.ID, token.Reveal())
+	require.NoError(t, err)
+	require.True(t, hit().TokenEndsAt.IsZero(), "nobody has said so yet")
+	deliver()
+	n.await(t, token, "the rotation", func(s identity.Session, err error) bool { return err == nil && !s.TokenEndsAt.IsZero() })
+	_, err = n.Authenticate(t.Context(), fresh.Reveal())
+	require.NoError(t, err)
+	hit()
+
 	require.NoError(t, mute.Logout(t.Context(), by(alice.User.ID), alice.ID))
 	deliver()
 	n.await(t, token, "the end", ended)
+	n.await(t, fresh, "the end", ended)
 }
 
 // What the bucket holds is what the rows say, byte for byte; of what has ended there is no row.

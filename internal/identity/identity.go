@@ -19,6 +19,9 @@ const (
 	Lifetime    = 7 * 24 * time.Hour // from the sign-in
 	IdleTimeout = 24 * time.Hour     // from the last request
 
+	// ReplacedGrace is how long a token goes on that was replaced: other requests of the browser are under way with it.
+	ReplacedGrace = 30 * time.Second
+
 	// seenEvery is how often a request is noted: rarely enough to cost nothing, often enough not to matter to IdleTimeout.
 	seenEvery = time.Minute
 )
@@ -64,6 +67,10 @@ type Session struct {
 	IdleExpiresAt time.Time `json:"-"` // unless a request comes; not after ExpiresAt
 	Memberships   []Membership
 	Google        Google
+
+	// Of the token that was presented:
+	TokenEndsAt time.Time `json:"tokenEndsAt,omitzero"` // when it is refused, if it was replaced; the session goes on
+	Rotate      bool      `json:"rotate,omitempty"`     // it is the current one, from before the user's role changed: see Service.Rotate
 }
 
 // Google is what a user's connection to Google allows.

@@ -347,7 +347,7 @@ func (s *Service) end(ctx context.Context, meta events.Meta, reason string, revo
 }
 
 // SetSystemRole makes a user an operator (events.SystemRoleAdmin) or an ordinary user again. The role that the user has
-// already is no change. Sessions see it as soon as they would see their end.
+// already is no change. Sessions see it as soon as they would see their end, and get new tokens.
 func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, role string) error {
 	if role != events.SystemRoleAdmin && role != events.SystemRoleUser {
 		return fault.Wrong(fault.Field{Pointer: "/systemRole", Detail: "Want SA or USER."})
@@ -377,6 +377,39 @@ func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, r
 	}
 	s.withdraw(ctx, changed)
 	return nil
+}
+
+// Rotate gives a session that Authenticate has marked so a new token, which it returns for the cookie; what the session is else
+// stays. The token that it replaces is let in for ReplacedGrace still. It must be the current one, and older than the user's
+// roles: if not, another request has been faster, and there is no new token and no error.
+func (s *Service) Rotate(ctx context.Context, meta events.Meta, sessionID, token string) (seal.Secret, error) {
+	old, ok := hashToken(token)
+	if !ok || !events.ValidID(sessionID) {
+		return "", nil
+	}
+	fresh := newToken()
+	hash, _ := hashToken(fresh.Reveal())
+	var changed map[string]int64
+	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
+		r, found, err := replaceToken(ctx, tx, sessionID, old[:], hash[:])
+		if err != nil || !found {
+			return err
+		}
+		if changed, err = outdated(ctx, tx, ofSessions, []string{sessionID}); err != nil {
+			return err
+		}
+		return outbox.Append(ctx, tx, events.New(meta, "", events.SessionRotated{
+			SessionID: sessionID, UserID: r.UserID, Version: r.Version, Reason: events.RotatedRoleChange,
+		}))
+	})
+	if err != nil {
+		return "", fmt.Errorf("rotate session %s: %w", sessionID, err)
+	}
+	if changed == nil {
+		return "", nil
+	}
+	s.withdraw(ctx, changed)
+	return fresh, nil
 }
 
 // LoginFailed records a sign-in that came to nothing before there was a profile: one of the Failed… reasons.

@@ -71,8 +71,9 @@ func updateUser(ctx context.Context, tx pgx.Tx, id, email, name, googleID string
 }
 
 func updateSystemRole(ctx context.Context, tx pgx.Tx, id, role string) (version int64, err error) {
-	err = tx.QueryRow(ctx, `UPDATE users SET system_role = $2, version = version + 1 WHERE id = $1 RETURNING version`, id, role).
-		Scan(&version)
+	err = tx.QueryRow(ctx, `
+		UPDATE users SET system_role = $2, version = version + 1, role_epoch = role_epoch + 1
+		WHERE id = $1 RETURNING version`, id, role).Scan(&version)
 	return version, err
 }
 
@@ -83,19 +84,22 @@ func deleteInvited(ctx context.Context, tx pgx.Tx, id string) error {
 
 func insertSession(ctx context.Context, tx pgx.Tx, id, userID string, hash []byte, ip, userAgent string) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO sessions (id, user_id, token_hash, ip, user_agent, expires_at) VALUES ($1, $2, $3, $4, $5, now() + $6::interval)`,
+		INSERT INTO sessions (id, user_id, token_hash, ip, user_agent, expires_at, role_epoch)
+		SELECT $1, id, $3, $4, $5, now() + $6::interval, role_epoch FROM users WHERE id = $2`,
 		id, userID, hash, ip, userAgent, Lifetime)
 	return err
 }
 
 // sessionRow is a live session with everything that a request needs to know.
 type sessionRow struct {
-	TokenHash []byte
-	SessionID string
-	CreatedAt time.Time
-	ExpiresAt time.Time
-	Unnoted   bool  // it was seen longer ago than seenEvery
-	Version   int64 // of all that is here
+	TokenHash   []byte
+	TokenEndsAt *time.Time // of a token that was replaced
+	Rotate      bool       // the token is older than the user's roles
+	SessionID   string
+	CreatedAt   time.Time
+	ExpiresAt   time.Time
+	Unnoted     bool  // it was seen longer ago than seenEvery
+	Version     int64 // of all that is here
 	User
 	Memberships  []Membership
 	GoogleState  string
@@ -103,17 +107,25 @@ type sessionRow struct {
 }
 
 func (r sessionRow) session() Session {
-	return Session{
-		ID: r.SessionID, User: r.User, CreatedAt: r.CreatedAt, ExpiresAt: r.ExpiresAt, IdleExpiresAt: idleExpiry(r.ExpiresAt),
+	expires := r.ExpiresAt.UTC() // an entry of the cache is the same bytes wherever it was made
+	s := Session{
+		ID: r.SessionID, User: r.User, CreatedAt: r.CreatedAt.UTC(), ExpiresAt: expires, IdleExpiresAt: idleExpiry(expires),
 		Memberships: r.Memberships,
 		Google:      Google{State: r.GoogleState, Scopes: r.GoogleScopes},
+		Rotate:      r.Rotate,
 	}
+	if r.TokenEndsAt != nil {
+		s.TokenEndsAt = r.TokenEndsAt.UTC()
+	}
+	return s
 }
 
-// findSessions finds the live sessions among those whose tokens have the given hashes.
+// findSessions finds the live sessions among those whose tokens have the given hashes. A token that was replaced leads to its
+// session for a while still.
 func findSessions(ctx context.Context, q postgres.Querier, hashes [][]byte) ([]sessionRow, error) {
 	rows, _ := q.Query(ctx, `
-		SELECT s.token_hash, s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		SELECT t.token_hash, t.ends_at AS token_ends_at, t.ends_at IS NULL AND s.role_epoch < u.role_epoch AS rotate,
+		       s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
 		       s.version + u.version + coalesce(g.version, 0) AS version,
 		       u.id, u.email, u.name, u.system_role,
 		       (SELECT coalesce(json_agg(json_build_object('workspaceId', w.id, 'name', w.name, 'role', m.role)
@@ -121,9 +133,14 @@ func findSessions(ctx context.Context, q postgres.Querier, hashes [][]byte) ([]s
 		        FROM workspace_members m JOIN workspaces w ON w.id = m.workspace_id
 		        WHERE m.user_id = u.id) AS memberships,
 		       coalesce(g.state, 'disconnected') AS google_state, coalesce(g.scopes, '{}') AS google_scopes
-		FROM sessions s JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = u.id
-		WHERE s.token_hash = ANY ($1) AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
-		  AND u.disabled_at IS NULL`, hashes, IdleTimeout, seenEvery)
+		FROM (
+			SELECT token_hash, id AS session_id, NULL AS ends_at FROM sessions
+			UNION ALL
+			SELECT token_hash, session_id, replaced_at + $4::interval FROM replaced_tokens
+		) t JOIN sessions s ON s.id = t.session_id JOIN users u ON u.id = s.user_id LEFT JOIN google_accounts g ON g.user_id = u.id
+		WHERE t.token_hash = ANY ($1) AND (t.ends_at IS NULL OR t.ends_at > now())
+		  AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
+		  AND u.disabled_at IS NULL`, hashes, IdleTimeout, seenEvery, ReplacedGrace)
 	list, err := pgx.CollectRows(rows, pgx.RowToStructByName[sessionRow])
 	if err != nil {
 		return nil, fmt.Errorf("find sessions: %w", postgres.Fault(err))
@@ -164,6 +181,33 @@ func listDevices(ctx context.Context, q postgres.Querier, userID string) ([]Devi
 		ORDER BY created_at DESC, id DESC
 		LIMIT $3`, userID, IdleTimeout, maxDevices)
 	return pgx.CollectRows(rows, pgx.RowToStructByName[Device])
+}
+
+// replaceToken gives a live session a new token in the place of its current one, if that is older than the user's roles. It
+// reports false when it isn't, or not the current one any more.
+func replaceToken(ctx context.Context, tx pgx.Tx, id string, old, hash []byte) (r rotated, found bool, err error) {
+	rows, _ := tx.Query(ctx, `
+		WITH rotated AS (
+			UPDATE sessions s SET token_hash = $3, role_epoch = u.role_epoch, version = s.version + 1
+			FROM users u
+			WHERE s.id = $1 AND s.token_hash = $2 AND s.revoked_at IS NULL AND s.expires_at > now()
+			  AND u.id = s.user_id AND s.role_epoch < u.role_epoch AND u.disabled_at IS NULL
+			RETURNING s.id, s.user_id, s.version
+		), replaced AS (
+			INSERT INTO replaced_tokens (token_hash, session_id) SELECT $2, id FROM rotated
+		)
+		SELECT user_id, version FROM rotated`, id, old, hash)
+	r, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[rotated])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return rotated{}, false, nil
+	}
+	return r, err == nil, err
+}
+
+// rotated is a session that just got a new token.
+type rotated struct {
+	UserID  string
+	Version int64
 }
 
 // ended is a session that was just revoked.

@@ -28,6 +28,7 @@ const large = `
 INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'u' || n || '@example.com', 'g' || n FROM generate_series(1, 20000) n;
 INSERT INTO sessions (id, user_id, token_hash, expires_at, last_seen_at)
 	SELECT gen_random_uuid(), id, sha256(id::text::bytea), now() + interval '7 days', now() FROM users;
+INSERT INTO replaced_tokens (token_hash, session_id) SELECT sha256(id::text::bytea), id FROM sessions;
 INSERT INTO workspaces (id, name, created_by) SELECT gen_random_uuid(), 'w', id FROM users;
 INSERT INTO workspace_members (workspace_id, user_id, role) SELECT id, created_by, 'OWNER' FROM workspaces;
 INSERT INTO workspace_data (workspace_id, data, version) SELECT id, '{"a":1}', 1 FROM workspaces;
@@ -131,8 +132,12 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	meta.ActorID = me
 
 	must := func(err error) { t.Helper(); require.NoError(t, err) }
+	must(users.SetSystemRole(ctx, meta, me, events.SystemRoleAdmin))
 	_, err = users.Authenticate(ctx, token.Reveal())
 	must(err)
+	token, err = users.Rotate(ctx, meta, session.ID, token.Reveal())
+	must(err)
+	require.NotEmpty(t, token)
 	_, err = users.Sessions(ctx, me)
 	must(err)
 	_, err = users.Sweep(ctx, meta)

@@ -212,7 +212,10 @@ func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, worksp
 			return err
 		}
 		m.Role = role
-		version, err := bump(ctx, tx, workspaceID, userID)
+		if err := bumpRoles(ctx, tx, userID); err != nil {
+			return err
+		}
+		version, err := bumpWorkspace(ctx, tx, workspaceID)
 		if err != nil {
 			return err
 		}

@@ -61,6 +61,12 @@ func bumpUser(ctx context.Context, tx pgx.Tx, id string) error {
 	return err
 }
 
+// bumpRoles is bumpUser for a user whose role changed: the sessions also get new tokens.
+func bumpRoles(ctx context.Context, tx pgx.Tx, id string) error {
+	_, err := tx.Exec(ctx, `UPDATE users SET version = version + 1, role_epoch = role_epoch + 1 WHERE id = $1`, id)
+	return err
+}
+
 func roleOf(ctx context.Context, q postgres.Querier, userID, workspaceID string) (role string, err error) {
 	err = q.QueryRow(ctx, `SELECT role FROM workspace_members WHERE workspace_id = $1 AND user_id = $2`, workspaceID, userID).
 		Scan(&role)
