@@ -266,6 +266,8 @@ func (i *Invalidator) Handlers() map[string]worker.Handler {
 		"session.rotated": session,
 
 		"user.role_changed":      user,
+		"user.disabled":          user,
+		"user.enabled":           user,
 		"google.connected":       user,
 		"google.disconnected":    user,
 		"google.reauth_required": user,

@@ -183,6 +183,8 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	}
 	token, alice, err := mute.SignIn(t.Context(), meta, person("alice"))
 	require.NoError(t, err)
+	_, bob, err := mute.SignIn(t.Context(), meta, person("bob"))
+	require.NoError(t, err)
 	db.Told(t)
 	hit := func() identity.Session {
 		t.Helper()
@@ -230,6 +232,15 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	deliver()
 	n.await(t, token, "the end", ended)
 	n.await(t, fresh, "the end", ended)
+
+	token, alice, err = mute.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	hit()
+	require.NoError(t, mute.SetSystemRole(t.Context(), meta, bob.User.ID, events.SystemRoleAdmin))
+	_, err = mute.Disable(t.Context(), meta, alice.User.ID, "has left")
+	require.NoError(t, err)
+	deliver()
+	n.await(t, token, "shut out", ended)
 }
 
 // What the bucket holds is what the rows say, byte for byte; of what has ended there is no row.

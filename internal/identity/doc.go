@@ -7,7 +7,10 @@
 //     user with one workspace and two sessions.
 //   - An invitation is kept for whoever proves the address: a first sign-in with a verified address that was invited
 //     takes over that users row, and the memberships become active. Only addresses that Google has verified count.
-//   - A token has 256 random bits and is stored as its SHA-256 only; it leaves SignIn once, as a seal.Secret.
+//   - A token has 256 random bits and is stored as its SHA-256 only; it leaves SignIn or Rotate once, as a seal.Secret.
+//   - When a user's role has changed, the system's or one in a workspace, Authenticate marks the sessions from before, and Rotate
+//     gives each a new token: to one of the requests that try at one moment. The token before goes on for 30 s and is refused
+//     then. The session stays what it is; when it ends, all its tokens do. Who loses the answer with the new token signs in again.
 //   - A session ends 7 days after the sign-in, 24 hours after it was last seen, when it is revoked, or when its user is
 //     disabled.
 //   - Authenticate answers from memory when it can (package nearcache). An end, a new role and a lost membership are effective
@@ -18,6 +21,8 @@
 //   - That a session was seen is written down within a minute, by one statement a second for all sessions; no request waits.
 //   - An hour after its lifetime has ended, a session's row is removed, by one place at a time; if nobody had revoked it, the
 //     same transaction tells session.revoked with the reason expired. Its history is in the audit log.
+//   - Disable ends all sessions of a user, and none begins until Enable. Neither that nor a new role takes away the last operator
+//     who can sign in, whatever happens at one moment.
 //   - Every fact and its event commit together. Ending what has ended already changes and tells nothing.
 //
 // # Refusals

@@ -251,6 +251,13 @@ func (s *Service) Logout(ctx context.Context, meta events.Meta, sessionID string
 	})
 }
 
+// Replace ends a session in the place of which its browser has got another. One that has ended is no error.
+func (s *Service) Replace(ctx context.Context, meta events.Meta, sessionID string) error {
+	return s.end(ctx, meta, events.RevokedReplaced, func(tx pgx.Tx) ([]ended, error) {
+		return revokeSession(ctx, tx, nil, sessionID)
+	})
+}
+
 // Revoke ends one of the user's own sessions. One that has ended already is no error; another user's is fault.NotFound.
 func (s *Service) Revoke(ctx context.Context, meta events.Meta, userID, sessionID string) error {
 	if !events.ValidID(sessionID) {
@@ -282,9 +289,14 @@ func (s *Service) RevokeOthers(ctx context.Context, meta events.Meta, userID, ex
 
 // RevokeAll ends all sessions of a user, as an operator does, and returns their ids.
 func (s *Service) RevokeAll(ctx context.Context, meta events.Meta, userID string) ([]string, error) {
+	return s.endAll(ctx, meta, events.RevokedByUser, func(tx pgx.Tx) ([]ended, error) { return revokeOthers(ctx, tx, userID, nil) })
+}
+
+// endAll is end, and returns the ids.
+func (s *Service) endAll(ctx context.Context, meta events.Meta, reason string, revoke func(pgx.Tx) ([]ended, error)) ([]string, error) {
 	ids := []string{}
-	err := s.end(ctx, meta, events.RevokedByUser, func(tx pgx.Tx) ([]ended, error) {
-		list, err := revokeOthers(ctx, tx, userID, nil)
+	err := s.end(ctx, meta, reason, func(tx pgx.Tx) ([]ended, error) {
+		list, err := revoke(tx)
 		ids = ids[:0]
 		for _, e := range list {
 			ids = append(ids, e.ID)
@@ -299,7 +311,8 @@ func (s *Service) RevokeAll(ctx context.Context, meta events.Meta, userID string
 
 // UserByEmail finds a user by the address, whatever its case; fault.NotFound when there is none.
 func (s *Service) UserByEmail(ctx context.Context, email string) (User, error) {
-	return s.findUser(ctx, `lower(email) = lower($1)`, email, "user")
+	a, err := s.findUser(ctx, `lower(email) = lower($1)`, email, "user")
+	return a.User, err
 }
 
 // SessionUser finds whose a session is that has neither expired nor been revoked; fault.NotFound when there is none.
@@ -307,18 +320,19 @@ func (s *Service) SessionUser(ctx context.Context, sessionID string) (User, erro
 	if !events.ValidID(sessionID) {
 		return User{}, fault.Missing("session")
 	}
-	return s.findUser(ctx, `id = (SELECT user_id FROM sessions WHERE id = $1 AND revoked_at IS NULL AND expires_at > now())`, sessionID, "session")
+	a, err := s.findUser(ctx, `id = (SELECT user_id FROM sessions WHERE id = $1 AND revoked_at IS NULL AND expires_at > now())`, sessionID, "session")
+	return a.User, err
 }
 
-func (s *Service) findUser(ctx context.Context, where, value, what string) (User, error) {
+func (s *Service) findUser(ctx context.Context, where, value, what string) (account, error) {
 	a, err := findAccount(ctx, s.outbox.Pool(), where, value)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return User{}, fault.Missing(what)
+		return account{}, fault.Missing(what)
 	}
 	if err != nil {
-		return User{}, fmt.Errorf("find user by %s: %w", what, postgres.Fault(err))
+		return account{}, fmt.Errorf("find user by %s: %w", what, postgres.Fault(err))
 	}
-	return a.User, nil
+	return a, nil
 }
 
 // end revokes in a transaction and tells it, session by session.
@@ -347,7 +361,8 @@ func (s *Service) end(ctx context.Context, meta events.Meta, reason string, revo
 }
 
 // SetSystemRole makes a user an operator (events.SystemRoleAdmin) or an ordinary user again. The role that the user has
-// already is no change. Sessions see it as soon as they would see their end, and get new tokens.
+// already is no change. Sessions see it as soon as they would see their end, and get new tokens. The last operator who can sign
+// in stays one: fault.Conflict.
 func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, role string) error {
 	if role != events.SystemRoleAdmin && role != events.SystemRoleUser {
 		return fault.Wrong(fault.Field{Pointer: "/systemRole", Detail: "Want SA or USER."})
@@ -359,6 +374,9 @@ func (s *Service) SetSystemRole(ctx context.Context, meta events.Meta, userID, r
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
 		a, err := lockByID(ctx, tx, userID)
 		if err != nil || a.SystemRole == role {
+			return err
+		}
+		if err := keepOperator(ctx, tx, a); err != nil {
 			return err
 		}
 		version, err := updateSystemRole(ctx, tx, userID, role)

@@ -77,6 +77,22 @@ func updateSystemRole(ctx context.Context, tx pgx.Tx, id, role string) (version 
 	return version, err
 }
 
+// hasOtherOperator reports whether someone else is an operator and can sign in.
+func hasOtherOperator(ctx context.Context, tx pgx.Tx, userID string) (other bool, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM users WHERE id <> $1 AND system_role = 'SA' AND disabled_at IS NULL AND google_id IS NOT NULL)`, userID).
+		Scan(&other)
+	return other, err
+}
+
+func updateDisabled(ctx context.Context, tx pgx.Tx, id string, disabled bool) (version int64, err error) {
+	err = tx.QueryRow(ctx, `
+		UPDATE users SET disabled_at = CASE WHEN $2 THEN now() END, version = version + 1 WHERE id = $1
+		RETURNING version`, id, disabled).Scan(&version)
+	return version, err
+}
+
 func deleteInvited(ctx context.Context, tx pgx.Tx, id string) error {
 	_, err := tx.Exec(ctx, `DELETE FROM users WHERE id = $1 AND google_id IS NULL`, id)
 	return err
