@@ -185,7 +185,8 @@ func (c *call) loginFailed(err error, reason string) error {
 	return err
 }
 
-// signIn starts a session and puts its token into the cookie.
+// signIn starts a session and puts its token into the cookie. The session that the browser had ends: whoever put its cookie
+// there shall not see what the user does from now on.
 func (a *api) signIn(c *call, grant gsync.Grant) error {
 	token, session, err := a.Identity.SignIn(c.ctx(), c.meta(), identity.Profile{
 		GoogleID: grant.GoogleID, Email: grant.Email, Name: grant.Name, EmailVerified: grant.EmailVerified,
@@ -193,8 +194,15 @@ func (a *api) signIn(c *call, grant gsync.Grant) error {
 	if err != nil {
 		return err
 	}
+	old, err := c.findSession()
 	c.session = session
-	c.addCookie(a.cookie(sessionCookie, token.Reveal(), "/", time.Until(session.ExpiresAt)))
+	if err == nil {
+		err = a.Identity.Replace(c.ctx(), c.meta(), old.ID)
+	}
+	if err != nil && fault.KindOf(err) != fault.Unauthenticated {
+		a.Log.Warn().Err(err).Str("request_id", c.id).Msg("the browser's session from before the sign-in has not been ended")
+	}
+	c.setSession(token.Reveal(), time.Until(session.ExpiresAt))
 	return nil
 }
 
@@ -202,7 +210,7 @@ func (a *api) logout(c *call) error {
 	if err := a.Identity.Logout(c.ctx(), c.meta(), c.session.ID); err != nil {
 		return err
 	}
-	c.addCookie(a.cookie(sessionCookie, "", "/", 0))
+	c.setSession("", 0)
 	return c.empty(http.StatusNoContent)
 }
 
@@ -296,7 +304,7 @@ func (a *api) revokeSession(c *call) error {
 		return err
 	}
 	if c.path("id") == c.session.ID {
-		c.addCookie(a.cookie(sessionCookie, "", "/", 0))
+		c.setSession("", 0)
 	}
 	return c.empty(http.StatusNoContent)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/httpapi"
@@ -339,4 +340,164 @@ func TestBehindHTTPS(t *testing.T) {
 	require.Contains(t, start.header.Get("Set-Cookie"), "; Secure")
 	require.Contains(t, start.header.Get("Location"), url.QueryEscape("https://fdc.example/api/auth/callback"))
 	require.NotEmpty(t, start.header.Get("Strict-Transport-Security"))
+}
+
+// sessionCookies are the session's cookies that an answer sets.
+func (r *result) sessionCookies() (set []*http.Cookie) {
+	for _, cookie := range (&http.Response{Header: r.header}).Cookies() {
+		if cookie.Name == "fdc_session" {
+			set = append(set, cookie)
+		}
+	}
+	return set
+}
+
+// cookie is the visitor's session as a header, for requests of a browser that has not heard of a newer one.
+func (v *visitor) cookie() string {
+	v.t.Helper()
+	home, err := url.Parse(v.url)
+	require.NoError(v.t, err)
+	for _, cookie := range v.client.Jar.Cookies(home) {
+		if cookie.Name == "fdc_session" {
+			return "fdc_session=" + cookie.Value
+		}
+	}
+	v.t.Fatal("no session")
+	return ""
+}
+
+// A browser has one session: a sign-in ends the one that somebody may have planted there.
+func TestSignInReplacesTheBrowsersSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	phone, laptop := w.signIn("alice"), w.signIn("alice")
+	before, planted := laptop.get("/api/auth/session").str("session", "id"), laptop.cookie()
+	start := laptop.get("/api/auth/login?login_hint=bob@example.com")
+	callback := laptop.consent(start.header.Get("Location"))
+	require.Equal(t, http.StatusFound, laptop.get(strings.Replace(callback, "code=", "error=", 1)).status)
+	require.Equal(t, before, laptop.get("/api/auth/session").str("session", "id"), "nobody has signed in")
+
+	require.Len(t, laptop.toGoogleAndBack("/api/auth/login?login_hint=bob@example.com").sessionCookies(), 1)
+	require.Equal(t, "bob@example.com", laptop.get("/api/auth/session").str("user", "email"))
+	require.Equal(t, http.StatusUnauthorized, w.visitor().get("/api/auth/session", "Cookie", planted).status)
+	require.Len(t, phone.get("/api/auth/sessions").field("items"), 1, "other devices stay")
+	told := w.facts("session.revoked")
+	require.Len(t, told, 1)
+	require.Equal(t, before, told[0].data["sessionId"])
+	require.Equal(t, "replaced", told[0].data["reason"])
+	require.Equal(t, phone.id(), told[0].user)
+	require.Equal(t, laptop.id(), told[0].actor)
+}
+
+func TestRoleChangesRenewTheToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	members := "/api/workspaces/" + alice.home() + "/members"
+	data := "/api/workspaces/" + alice.home() + "/data"
+	require.Equal(t, http.StatusCreated, alice.send(http.MethodPost, members, object{"email": "bob@example.com", "role": "MEMBER"}).status)
+	require.Empty(t, bob.get("/api/auth/session").sessionCookies(), "nothing has changed")
+	session := bob.get("/api/auth/session").str("session", "id")
+	conn, status := bob.dial("", nil)
+	require.Equal(t, http.StatusSwitchingProtocols, status)
+	id := bob.id()
+	change := func(role string) {
+		t.Helper()
+		require.Equal(t, http.StatusOK, alice.send(http.MethodPut, members+"/"+id, object{"role": role}).status)
+	}
+
+	old := bob.cookie()
+	change("ADMIN")
+	_, status = bob.dial("", nil)
+	require.Equal(t, http.StatusSwitchingProtocols, status)
+	require.Equal(t, old, bob.cookie(), "streams leave it to others")
+
+	// Of the requests that are made at once, one brings the new token; those with the old one are served still.
+	const requests = 20
+	answers := make(chan *result, requests)
+	for range requests {
+		go func() { answers <- w.visitor().get("/api/auth/session", "Cookie", old) }()
+	}
+	var set []*http.Cookie
+	for range requests {
+		r := <-answers
+		require.Equal(t, http.StatusOK, r.status, r.text)
+		require.Equal(t, session, r.str("session", "id"))
+		set = append(set, r.sessionCookies()...)
+	}
+	require.Len(t, set, 1)
+	require.True(t, set[0].HttpOnly)
+	require.Equal(t, http.SameSiteLaxMode, set[0].SameSite)
+	require.InDelta(t, (7 * 24 * time.Hour).Seconds(), set[0].MaxAge, 60)
+	require.NotContains(t, w.log.String(), set[0].Value)
+	home, err := url.Parse(w.url)
+	require.NoError(t, err)
+	bob.client.Jar.SetCookies(home, set)
+	after := bob.get("/api/auth/session")
+	require.Equal(t, session, after.str("session", "id"))
+	require.Empty(t, after.sessionCookies())
+	told := w.facts("session.rotated")
+	require.Len(t, told, 1)
+	require.Equal(t, id, told[0].actor)
+	require.Equal(t, session, told[0].data["sessionId"])
+
+	// The next one is due with any request; the one before is refused when its time is over.
+	change("MEMBER")
+	old = bob.cookie()
+	require.Len(t, bob.get(data).sessionCookies(), 1)
+	require.NotEqual(t, old, bob.cookie())
+	_, err = w.db.Pool.Exec(t.Context(), `UPDATE replaced_tokens SET replaced_at = replaced_at - interval '30 seconds'`)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusUnauthorized, w.visitor().get(data, "Cookie", old).status)
+	require.Equal(t, http.StatusOK, bob.get(data).status)
+
+	// The socket of before is open still, and hears of the end.
+	change("ADMIN")
+	out := bob.send(http.MethodPost, "/api/auth/logout", nil)
+	require.Equal(t, http.StatusNoContent, out.status)
+	require.Len(t, out.sessionCookies(), 1, "the new token and its end are not both sent")
+	require.Negative(t, out.sessionCookies()[0].MaxAge)
+	for err == nil {
+		_, _, err = conn.ReadMessage()
+	}
+	require.True(t, websocket.IsCloseError(err, 4001), "%v", err)
+}
+
+// While the database is away the old token goes on, for what needs no database.
+func TestARenewalThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	workspace := "/api/workspaces/" + alice.home()
+	data := workspace + "/data"
+	require.Equal(t, http.StatusCreated, alice.send(http.MethodPost, workspace+"/members", object{"email": "bob@example.com", "role": "MEMBER"}).status)
+	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, workspace+"/members/"+bob.id(), object{"role": "ADMIN"}).status)
+	require.Eventually(t, func() bool {
+		return alice.get(data).header.Get("Cache-Status") == "fdc-near; hit"
+	}, patience, time.Millisecond)
+	hits := func() float64 {
+		families, err := w.metrics.Gather()
+		require.NoError(t, err)
+		for _, family := range families {
+			for _, m := range family.GetMetric() {
+				if family.GetName() == "cache_requests_total" && m.GetLabel()[0].GetValue() == "sessions" && m.GetLabel()[1].GetValue() == "near" {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+		return 0
+	}
+	require.Eventually(t, func() bool {
+		before := hits()
+		_, status := bob.dial("", nil) // a stream, which renews nothing
+		return status == http.StatusSwitchingProtocols && hits() > before
+	}, patience, time.Millisecond, "his session is not in memory")
+
+	w.database.Cut()
+	r := bob.get(data)
+	require.Equal(t, http.StatusOK, r.status, r.text)
+	require.Empty(t, r.sessionCookies())
+	require.Contains(t, w.log.String(), "token not renewed")
+	w.database.Heal()
+	require.Eventually(t, func() bool { return len(bob.get(data).sessionCookies()) == 1 }, patience, time.Millisecond)
 }

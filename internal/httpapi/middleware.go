@@ -126,6 +126,7 @@ func (c *call) run() (err error) {
 	if unauthenticated != nil {
 		return unauthenticated
 	}
+	c.renew()
 	for _, p := range c.gin.Params {
 		if id := p.Key == "id" || strings.HasSuffix(p.Key, "Id"); id && !events.ValidID(p.Value) {
 			return fault.Missing("object")

@@ -1,10 +1,12 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"fdc/internal/identity"
@@ -22,27 +24,67 @@ var (
 	errTwoSessions = fault.New(fault.Unauthenticated, "", "There are several cookies "+sessionCookie+"; delete them and sign in again.")
 )
 
-// authenticate finds the session of the request's cookie. Several cookies that differ are none: their order says nothing of
-// where they come from (RFC 6265, 4.2.2), and one may be of a neighbouring host that wants the user to work in a session of its
-// own making.
-func (c *call) authenticate() error {
+// renewPatience is how long a request waits for the database to renew its token.
+const renewPatience = 2 * time.Second
+
+// token is what the request's cookie holds. Several cookies that differ are none: their order says nothing of where they come
+// from (RFC 6265, 4.2.2), and one may be of a neighbouring host that wants the user to work in a session of its own making.
+func (c *call) token() (string, error) {
 	cookies := c.request().CookiesNamed(sessionCookie)
 	if len(cookies) == 0 {
-		return errNoSession
+		return "", errNoSession
 	}
 	token := cookies[0].Value
 	if slices.ContainsFunc(cookies, func(other *http.Cookie) bool { return other.Value != token }) {
-		return errTwoSessions
+		return "", errTwoSessions
 	}
 	if token == "" || len(token) > maxToken {
-		return errNoSession
+		return "", errNoSession
 	}
-	session, err := c.api.Identity.Authenticate(c.ctx(), token)
+	return token, nil
+}
+
+// findSession finds the session of the request's cookie.
+func (c *call) findSession() (identity.Session, error) {
+	token, err := c.token()
 	if err != nil {
-		return err
+		return identity.Session{}, err
 	}
-	c.session = session
-	return nil
+	return c.api.Identity.Authenticate(c.ctx(), token)
+}
+
+// authenticate makes the session of the request's cookie the one that asks.
+func (c *call) authenticate() (err error) {
+	c.session, err = c.findSession()
+	return err
+}
+
+// renew gives the browser a new token if the user's role has changed since it got the one it has. That this fails is no reason to
+// refuse the request: the token goes on, and the next request tries again. Streams leave it to the others: what is upgraded has no answer for a cookie.
+func (c *call) renew() {
+	if !c.session.Rotate || c.route.stream {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.ctx(), renewPatience)
+	defer cancel()
+	old, err := c.token()
+	if err != nil { // not after authenticate
+		return
+	}
+	token, err := c.api.Identity.Rotate(ctx, c.meta(), c.session.ID, old)
+	switch {
+	case err != nil:
+		c.api.Log.Warn().Err(err).Str("request_id", c.id).Msg("session's token not renewed; the next request tries again")
+	case token != "":
+		c.setSession(token.Reveal(), time.Until(c.session.ExpiresAt))
+	}
+}
+
+// setSession puts a token into the session's cookie, or deletes that when lifetime is zero; the last one counts.
+func (c *call) setSession(token string, lifetime time.Duration) {
+	h := c.gin.Writer.Header()
+	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(s string) bool { return strings.HasPrefix(s, sessionCookie+"=") })
+	c.addCookie(c.api.cookie(sessionCookie, token, "/", lifetime))
 }
 
 // changed tells the cache of sessions that what a user's sessions show was changed by this request.
