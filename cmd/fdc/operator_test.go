@@ -25,6 +25,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, append([]string{"--data", filepath.Join(t.TempDir(), "data")}, anyPorts...)...)
 	t.Run("sessions", d.testSessions)
+	t.Run("users", d.testUsers)
 	t.Run("flags", d.testFlags)
 	d.interrupt(t)
 }
@@ -145,6 +146,77 @@ func (d *dev) testSessions(t *testing.T) {
 		{"revoke", laptops, "--user", "bob@example.com"},
 	} {
 		d.run(t, daemon.ExitUsage, append([]string{"sessions"}, args...)...)
+	}
+}
+
+type userList struct {
+	Done  bool       `json:"done"`
+	Items []userItem `json:"items"`
+}
+
+func (d *dev) testUsers(t *testing.T) {
+	const email = "bob@example.com"
+	browser := d.signIn(t, email)
+	disable := []string{"users", "disable", "--user", "BOB@example.com", "--reason", "has left"}
+	enable := []string{"users", "enable", "--user", email, "--reason", "is back"}
+
+	var plan, done userList
+	d.json(t, &plan, disable...)
+	require.Len(t, plan.Items, 1)
+	bob := plan.Items[0]
+	require.Equal(t, userList{Items: []userItem{{ID: bob.ID, Email: email, SystemRole: "USER", Sessions: 1}}}, plan)
+	out, hint := d.run(t, daemon.ExitOK, disable...)
+	require.Contains(t, out, "TO BE DISABLED")
+	require.Contains(t, hint, "--yes")
+	require.Equal(t, http.StatusOK, d.get(t, browser, "/api/auth/session"), "a plan changes nothing")
+
+	d.json(t, &done, append(disable, "--yes")...)
+	require.Equal(t, userList{Done: true, Items: []userItem{{ID: bob.ID, Email: email, SystemRole: "USER", Disabled: true}}}, done)
+	d.refused(t, browser)
+	login := "/api/auth/login?redirect=/api/auth/session&login_hint=" + email
+	require.Equal(t, http.StatusForbidden, d.get(t, browser, login))
+	d.audited(t, "user.disabled", bob.ID, 1)
+
+	d.run(t, daemon.ExitOK, append(enable, "--yes")...)
+	require.Equal(t, http.StatusOK, d.get(t, browser, login))
+	d.audited(t, "user.enabled", bob.ID, 1)
+
+	d.json(t, &plan, "users", "role", "SA", "--user", email)
+	require.Equal(t, userList{Items: []userItem{{ID: bob.ID, Email: email, SystemRole: "USER", Sessions: 1}}}, plan)
+	d.json(t, &done, "users", "role", "SA", "--user", email, "--yes")
+	require.Equal(t, userList{Done: true, Items: []userItem{{ID: bob.ID, Email: email, SystemRole: "SA", Sessions: 1}}}, done)
+	d.audited(t, "user.role_changed", bob.ID, 1)
+	conn, err := pgx.Connect(t.Context(), d.Postgres)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	require.Eventually(t, func() bool { // the nodes hear of the role by the event
+		require.Equal(t, http.StatusOK, d.get(t, browser, "/api/auth/session"))
+		var rotations int
+		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM audit_logs WHERE action = 'session.rotated' AND actor_id = $1`, bob.ID).Scan(&rotations)
+		return err == nil && rotations == 1
+	}, patience, 20*time.Millisecond)
+	d.run(t, daemon.ExitOK, "users", "role", "USER", "--user", email, "--yes")
+
+	for _, args := range [][]string{
+		{"disable", "--user", "alice@example.com", "--reason", "the last SA", "--yes"},
+		{"role", "USER", "--user", "alice@example.com", "--yes"},
+		{"disable", "--user", "nobody@example.com", "--reason", "x"},
+	} {
+		d.run(t, daemon.ExitFailed, append([]string{"users"}, args...)...)
+	}
+	for _, args := range [][]string{
+		{},
+		{"disable", "--user", email},
+		{"disable", "--reason", "x"},
+		{"disable", email, "--reason", "x"},
+		{"disable", "--user", email, "--reason", "two\nlines", "--yes"},
+		{"enable", "--user", email},
+		{"role", "--user", email},
+		{"role", "SA"},
+		{"role", "ADMIN", "--user", email},
+		{"role", "SA", "--user", email, "--reason", "x"},
+	} {
+		d.run(t, daemon.ExitUsage, append([]string{"users"}, args...)...)
 	}
 }
 
