@@ -13,17 +13,26 @@ const (
 	Flags         = "flags"
 )
 
+// isCache reports whether a stream is a bucket that holds nothing but what Postgres has.
+func isCache(stream string) bool { return stream == "KV_"+Sessions || stream == "KV_"+WorkspaceData }
+
 // Buckets are the project's buckets as the streams they are made of. The client's own CreateKeyValue always allows
 // direct reads, which any replica may answer; a cache of sessions must ask the leader.
 func Buckets(replicas int) []jetstream.StreamConfig {
+	persist := jetstream.AsyncPersistMode
+	if replicas > 1 { // the replicas have it, and the server knows no other mode then
+		persist = jetstream.DefaultPersistMode
+	}
 	cache := func(name, description string, ttl time.Duration, maxBytes int64) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
 			Name:        "KV_" + name,
 			Description: description,
 			Subjects:    []string{"$KV." + name + ".>"},
 			// Postgres is the truth, but a single server forgets a memory stream altogether when it restarts, and only
-			// `fdc migrate` makes it again.
+			// `fdc migrate` makes it again. So it is a file, which nobody waits for: a server that crashes may lose the newest
+			// entries, and who reads the bucket reckons with that.
 			Storage:                jetstream.FileStorage,
+			PersistMode:            persist,
 			Replicas:               replicas,
 			MaxMsgsPerSubject:      1,
 			MaxAge:                 ttl,

@@ -113,6 +113,29 @@ func TestBindWaits(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
+// A cache whose settings can't be changed in place is made anew; nothing else ever is.
+func TestProvisionMakesCachesAnew(t *testing.T) {
+	t.Parallel()
+	js := as(t, natstest.New(t), "provision")
+	for _, config := range append(bus.Streams(1), bus.Buckets(1)...) {
+		if config.Name == "KV_"+bus.Sessions {
+			config.PersistMode = jetstream.DefaultPersistMode
+		}
+		_, err := js.CreateStream(t.Context(), config)
+		require.NoError(t, err)
+	}
+	flags, err := js.KeyValue(t.Context(), bus.Flags)
+	require.NoError(t, err)
+	_, err = flags.Put(t.Context(), "sync_async", []byte("x"))
+	require.NoError(t, err)
+	require.NoError(t, bus.Provision(t.Context(), js, 1))
+	made, err := js.Stream(t.Context(), "KV_"+bus.Sessions)
+	require.NoError(t, err)
+	require.Equal(t, jetstream.AsyncPersistMode, made.CachedInfo().Config.PersistMode)
+	_, err = flags.Get(t.Context(), "sync_async")
+	require.NoError(t, err)
+}
+
 // Three replicas on a cluster of three, and the stream answers when one of them is gone.
 func TestThreeReplicas(t *testing.T) {
 	t.Parallel()

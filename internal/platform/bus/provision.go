@@ -10,11 +10,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Provision makes every stream, bucket and consumer and updates the settings of those that exist. It is idempotent and
-// never recreates one; a setting that can't be changed in place is an error that names the stream.
+// Provision makes every stream, bucket and consumer and updates the settings of those that exist. It is idempotent. A setting
+// that can't be changed in place is an error that names the stream, but for the caches: those are made anew, empty.
 func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	for _, config := range append(Streams(replicas), Buckets(replicas)...) {
-		if _, err := js.CreateOrUpdateStream(ctx, config); err != nil {
+		_, err := js.CreateOrUpdateStream(ctx, config)
+		if refused, ok := errors.AsType[*jetstream.APIError](err); ok && refused.ErrorCode == invalidConfig && isCache(config.Name) {
+			if err = js.DeleteStream(ctx, config.Name); err == nil {
+				_, err = js.CreateStream(ctx, config)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("provision stream %s: %w", config.Name, err)
 		}
 	}
@@ -25,6 +31,9 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 	}
 	return nil
 }
+
+// invalidConfig is the server's code for a configuration that it doesn't take, be it because of the one before.
+const invalidConfig = 10052
 
 // Reachable waits for the server to answer for as long as a dial may take, and says in one line what is wrong with it:
 // absent, wrong credentials, no JetStream.

@@ -101,13 +101,20 @@ func (b *Bucket) load(ctx context.Context, key string) (entry Entry, revision ui
 // PutIfNewer stores the entry unless the bucket holds the same version or a newer one; it reports whether it did. When it
 // returns nil, the bucket held this version or a newer one at some moment during the call.
 func (b *Bucket) PutIfNewer(ctx context.Context, key string, e Entry) (stored bool, err error) {
+	return b.put(ctx, key, e, 0)
+}
+
+// put is PutIfNewer. It also stores a value again that the bucket holds since a revision up to doubted: it may have lost what
+// came after that.
+func (b *Bucket) put(ctx context.Context, key string, e Entry, doubted uint64) (stored bool, err error) {
 	encoded := e.Encode()
 	for {
 		old, revision, found, err := b.load(ctx, key)
 		if err != nil {
 			return false, err
 		}
-		if found && !e.replaces(old) {
+		again := revision <= doubted && old.Version == e.Version && old.Tombstone == e.Tombstone
+		if found && !again && !e.replaces(old) {
 			return false, nil
 		}
 		if revision == 0 {

@@ -30,10 +30,6 @@ const (
 	// restTime is how long a bucket that did not answer is left alone.
 	restTime = time.Second
 
-	// distrust is how long after an outage of the watch the database is asked rather than the bucket: writers that could
-	// not reach it repeat themselves each second, and the events that waited for the bus arrive.
-	distrust = 5 * time.Second
-
 	// maxEntry is the largest entry; the bus takes 1 MB with headers.
 	maxEntry = 900 << 10
 	// nearAge bounds how long the near layer keeps an entry, less up to a quarter so that not all expire at once.
@@ -100,7 +96,7 @@ type Cache[V any] struct {
 	near   *otter.Cache[string, *item[V]]
 	served map[Layer]prometheus.Counter
 
-	trusted atomic.Int64 // from when on, since begun, the bucket's entries are believed; MaxInt64 while the watch is lost
+	trusted atomic.Pointer[trust] // nil while there is no watch
 
 	echoed atomic.Int64 // when the newest beat that came back was sent, since begun; 0: none did in this life
 	rest   atomic.Int64 // until when the bucket is left alone, since begun
@@ -110,6 +106,14 @@ type Cache[V any] struct {
 	life    uint64 // of the watch: what was read in an earlier one must not enter the near layer
 	flights map[string]*flight[V]
 	owed    map[string]int64 // versions that were committed here and that the bucket has not taken yet
+}
+
+// trust says which entries of the bucket are believed: those that were written since the watch began, on its connection. What
+// was there before may be outdated: by somebody who could not say so, or because a server that ended badly came back without
+// its newest entries.
+type trust struct {
+	since      uint64 // the bucket's newest revision then
+	reconnects uint64 // of the connection, then
 }
 
 // item is an entry of the near layer: a value, the error that says that there never will be one, or, with neither, the place
@@ -363,16 +367,22 @@ func (c *Cache[V]) newItem(version int64, value V, size int) *item[V] {
 // read asks the bucket and then the database, whose answer goes into the bucket.
 func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int64) (v Value[V], size int, err error) {
 	connections := c.NATS.Stats().Reconnects
+	doubted := uint64(0)
 	asked := false
 	if c.reachable() {
 		var e Entry
+		var revision uint64
 		var found bool
 		err := c.within(ctx, readTimeout, func(ctx context.Context) (err error) {
-			e, found, err = c.bucket.Get(ctx, key)
+			e, revision, found, err = c.bucket.load(ctx, key)
 			return err
 		})
 		asked = c.answered(err)
-		if asked && found && !e.Tombstone && e.Version >= max(fence, f.want) && int64(time.Since(c.begun)) >= c.trusted.Load() {
+		believed := false
+		if t := c.trusted.Load(); t != nil && t.reconnects == c.NATS.Stats().Reconnects {
+			doubted, believed = t.since, revision > t.since
+		}
+		if asked && found && believed && !e.Tombstone && e.Version >= max(fence, f.want) {
 			if value, size, err := c.decode(e.Data); err == nil {
 				return Value[V]{e.Version, value, KV}, size, nil
 			}
@@ -390,14 +400,14 @@ func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int
 		return Value[V]{version, value, Bypass}, size, nil
 	}
 	if asked {
-		c.fill(ctx, key, Entry{Version: version, Data: data}, f.life, connections)
+		c.fill(ctx, key, Entry{Version: version, Data: data}, doubted, f.life, connections)
 	}
 	return Value[V]{version, value, DB}, size, nil
 }
 
 // fill puts what was loaded into the bucket. A bucket that was lost during the load has lost its fences with it: then what
 // was put is withdrawn again.
-func (c *Cache[V]) fill(ctx context.Context, key string, e Entry, life, connections uint64) {
+func (c *Cache[V]) fill(ctx context.Context, key string, e Entry, doubted, life, connections uint64) {
 	same := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -407,7 +417,7 @@ func (c *Cache[V]) fill(ctx context.Context, key string, e Entry, life, connecti
 		return
 	}
 	err := c.within(ctx, readTimeout, func(ctx context.Context) error {
-		_, err := c.bucket.PutIfNewer(ctx, key, e)
+		_, err := c.bucket.put(ctx, key, e, doubted)
 		return err
 	})
 	if c.answered(err) && same() {

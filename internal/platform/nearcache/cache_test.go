@@ -169,6 +169,36 @@ func TestLayers(t *testing.T) {
 	require.Equal(t, int64(2), v.Version, "there is no such version")
 }
 
+// What was in the bucket before the watch began is not believed, but written again when the database says the same.
+func TestOldEntriesAreDoubted(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	nc := natstest.Connect(t, s, "api")
+	js, err := bus.JetStream(nc)
+	require.NoError(t, err)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	bucket := nearcache.NewBucket(kv)
+	rows := newTable()
+	for _, key := range []string{"true", "outdated"} {
+		_, err = bucket.PutIfNewer(t.Context(), key, nearcache.Entry{Version: 0, Data: data(0)})
+		require.NoError(t, err)
+	}
+	rows.commit("outdated")
+	before, err := kv.Get(t.Context(), "true")
+	require.NoError(t, err)
+
+	a := node(t, nc, rows.load, 1<<20)
+	require.Equal(t, value{Version: 1, Data: data(1), Layer: nearcache.DB}, get(t, a, "outdated"))
+	require.Equal(t, value{Version: 0, Data: data(0), Layer: nearcache.DB}, get(t, a, "true"))
+	after, err := kv.Get(t.Context(), "true")
+	require.NoError(t, err)
+	require.Greater(t, after.Revision(), before.Revision())
+	e, _, err := bucket.Get(t.Context(), "outdated")
+	require.NoError(t, err)
+	require.Equal(t, int64(1), e.Version)
+}
+
 func TestTheInvalidatorsTombstone(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t)

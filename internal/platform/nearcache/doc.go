@@ -55,6 +55,8 @@
 // its content is an empty cache, not a wrong one. A database that was restored from a backup is believed; its keys are not
 // kept until their entries in the bucket have expired.
 //
-// After an outage of the watch the bucket may hold what was outdated meanwhile. For the first five seconds of the new watch,
-// and while there is none, reads therefore go to the database, and what they load puts the bucket right.
+// A node believes only what was written into the bucket since its present watch began, so nothing that was there before it
+// started, or before an outage: that may have been outdated meanwhile by somebody who could not say so, and a server that ended
+// badly may have come back without its newest entries. Until a key is written again, the database is asked, and what is loaded
+// is written again.
 package nearcache

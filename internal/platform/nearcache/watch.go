@@ -3,7 +3,6 @@ package nearcache
 import (
 	"context"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -36,7 +35,7 @@ func (c *Cache[V]) Run(ctx context.Context) error {
 			failures = 0
 		})
 		c.purge()
-		c.trusted.Store(math.MaxInt64)
+		c.trusted.Store(nil)
 		if ctx.Err() != nil {
 			break
 		}
@@ -76,6 +75,7 @@ func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 		}
 	})
 
+	reconnects := c.NATS.Stats().Reconnects
 	prefix := "$KV." + c.KV.Bucket() + "."
 	consumer, err := c.consumer(ctx, prefix)
 	if err != nil {
@@ -83,9 +83,7 @@ func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 	}
 	// What was read before the consumer was made may have changed unseen.
 	c.purge()
-	if c.trusted.Load() == math.MaxInt64 {
-		c.trusted.Store(int64(time.Since(c.begun) + distrust))
-	}
+	c.trusted.Store(&trust{since: consumer.CachedInfo().Delivered.Stream, reconnects: reconnects})
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(watchPrefetch), jetstream.PullExpiry(watchExpiry),
 		jetstream.PullHeartbeat(watchHeartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
