@@ -2,6 +2,7 @@
 package faultproxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -19,10 +20,17 @@ type Proxy struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu     sync.Mutex
-	change *sync.Cond
-	state  state
-	conns  map[net.Conn]struct{}
+	mu      sync.Mutex
+	change  *sync.Cond
+	state   state
+	conns   map[net.Conn]struct{}
+	answers *answers // which are held back; nil: none
+}
+
+// answers are those of the server in which a text occurs.
+type answers struct {
+	text []byte
+	held chan struct{}
 }
 
 type state int
@@ -68,6 +76,15 @@ func (p *Proxy) Deafen() { p.set(deaf) }
 // Cut closes all connections, and every new one, until Heal.
 func (p *Proxy) Cut() { p.set(cut) }
 
+// Hold holds back, until Heal, each answer of the server in which text occurs, and what comes after it on the same connection.
+// The channel tells of each of them, 1024 at most.
+func (p *Proxy) Hold(text string) (held <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.answers = &answers{text: []byte(text), held: make(chan struct{}, 1024)}
+	return p.answers.held
+}
+
 // Heal carries again. What was held back arrives.
 func (p *Proxy) Heal() { p.set(open) }
 
@@ -78,6 +95,9 @@ func (p *Proxy) set(s state) {
 		return
 	}
 	p.state = s
+	if s == open {
+		p.answers = nil
+	}
 	if s >= cut {
 		for conn := range p.conns {
 			_ = conn.Close() // a broken connection is what is wanted
@@ -146,6 +166,15 @@ func (p *Proxy) copy(dst io.Writer, src io.Reader, held state) {
 	for {
 		n, err := src.Read(buffer)
 		p.mu.Lock()
+		if a := p.answers; a != nil && held == paused && bytes.Contains(buffer[:n], a.text) {
+			select {
+			case a.held <- struct{}{}:
+			default: // told often enough
+			}
+			for p.answers == a && p.state < cut {
+				p.change.Wait()
+			}
+		}
 		for p.state >= held && p.state < cut {
 			p.change.Wait()
 		}

@@ -1,0 +1,237 @@
+package service_test
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/nearcache"
+)
+
+// Each schedule is one that chance finds too seldom: it goes wrong as soon as the safeguard is missing that it is about. The
+// first node relays the outbox and is left alone, so that events flow.
+func TestCachesAreCoherentOnSchedules(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3)
+	for _, test := range []struct {
+		name string
+		run  func(schedule)
+	}{
+		{"a writer is late", schedule.aWriterIsLate},
+		{"a fill is late", schedule.aFillIsLate},
+		{"a session's fill is late", schedule.aSessionsFillIsLate},
+		{"many misses are one load", schedule.manyMissesAreOneLoad},
+		{"a reader is cut off", schedule.aReaderIsCutOff},
+		{"a writer is cut off", schedule.aWriterIsCutOff},
+		{"both stores are away", schedule.bothStoresAreAway},
+	} {
+		t.Run(test.name, func(t *testing.T) { //nolint:paralleltest // they share the cluster
+			test.run(newSchedule(t, c))
+		})
+	}
+	c.t = t
+	c.historyOf([]window{{0, c.now(), "all of it"}}, 0).check(len(c.nodes))
+}
+
+// schedule is the scene of one: three nodes that serve from memory, and a user with a session and a document.
+type schedule struct {
+	*cluster
+	relay, a, b *node
+	user        *session
+	workspace   string
+}
+
+func newSchedule(t *testing.T, c *cluster) schedule {
+	t.Helper()
+	c.t = t
+	t.Cleanup(c.heal)
+	s := schedule{cluster: c, relay: c.nodes[0], a: c.nodes[1], b: c.nodes[2]}
+	warm := c.newUser(s.b, "warm")
+	for _, n := range c.nodes {
+		c.near(n, warm, warm.home)
+	}
+	s.user = c.newUser(s.b, "user")
+	s.workspace = s.user.home
+	return s
+}
+
+// aWriterIsLate: the first of two writers reaches the bucket after the second, when the invalidator has been there as well.
+func (s schedule) aWriterIsLate() {
+	require.Equal(s.t, http.StatusOK, s.getSession(s.a, s.user).status)
+	s.a.nats.Deafen()
+	var writer sync.WaitGroup
+	writer.Go(func() { s.putData(s.a, s.user, s.workspace, `{"n":1}`, unknown) })
+	s.soon(func() bool { return s.version(s.workspace) == 1 }, "the first writer does not commit")
+	second := s.putData(s.b, s.user, s.workspace, `{"n":2}`, unknown)
+	require.Equal(s.t, int64(2), second.version(), "%s", second)
+	s.drained()
+	s.a.nats.Heal()
+	writer.Wait()
+	for _, n := range []*node{s.relay, s.a, s.b} {
+		r := s.getData(n, s.user, s.workspace)
+		require.Equal(s.t, int64(2), r.version(), "%s", r)
+	}
+	s.holdsAtMost(bus.WorkspaceData, s.workspace, nearcache.Entry{Version: 2, Data: s.getData(s.b, s.user, s.workspace).body})
+}
+
+// aFillIsLate: a document is written between the read of the row and the fill of the caches with it.
+func (s schedule) aFillIsLate() {
+	first := s.putData(s.b, s.user, s.workspace, `{"n":"the first"}`, unknown)
+	require.Equal(s.t, int64(1), first.version(), "%s", first)
+	s.drained()
+	require.NoError(s.t, s.evict(bus.WorkspaceData, s.workspace))
+	require.Equal(s.t, http.StatusOK, s.getSession(s.a, s.user).status)
+	held := s.a.postgres.Hold("the first")
+	var reader sync.WaitGroup
+	reader.Go(func() { s.getData(s.a, s.user, s.workspace) })
+	await(s.t, held)
+	second := s.putData(s.b, s.user, s.workspace, `{"n":"the second"}`, unknown)
+	require.Equal(s.t, int64(2), second.version(), "%s", second)
+	s.drained()
+	s.a.postgres.Heal()
+	reader.Wait()
+	for _, n := range []*node{s.a, s.relay, s.b} {
+		r := s.getData(n, s.user, s.workspace)
+		require.Equal(s.t, int64(2), r.version(), "%s", r)
+	}
+	s.holdsAtMost(bus.WorkspaceData, s.workspace, nearcache.Entry{Version: 2, Data: s.getData(s.b, s.user, s.workspace).body})
+}
+
+// aSessionsFillIsLate: a session ends between the read of its row and the fill of the caches with it.
+func (s schedule) aSessionsFillIsLate() {
+	held := s.a.postgres.Hold(s.user.email)
+	var reader sync.WaitGroup
+	reader.Go(func() { s.getSession(s.a, s.user) })
+	await(s.t, held)
+	require.Equal(s.t, http.StatusNoContent, s.logout(s.b, s.user).status)
+	s.drained()
+	s.a.postgres.Heal()
+	reader.Wait()
+	for _, n := range []*node{s.a, s.relay, s.b} {
+		r := s.getSession(n, s.user)
+		require.Equal(s.t, http.StatusUnauthorized, r.status, "%s", r)
+	}
+	s.holdsAtMost(bus.Sessions, cacheKey(s.user.token), nearcache.Entry{Tombstone: true})
+}
+
+// manyMissesAreOneLoad: fifty readers of a document that is in no cache.
+func (s schedule) manyMissesAreOneLoad() {
+	first := s.putData(s.b, s.user, s.workspace, `{"n":"the only"}`, unknown)
+	require.Equal(s.t, int64(1), first.version(), "%s", first)
+	s.drained()
+	require.NoError(s.t, s.evict(bus.WorkspaceData, s.workspace))
+	require.Equal(s.t, http.StatusOK, s.getSession(s.a, s.user).status)
+	held := s.a.postgres.Hold("the only")
+	var written sync.WaitGroup
+	written.Add(many)
+	go func() {
+		await(s.t, held)
+		written.Wait()
+		pass(s.t, 200*time.Millisecond) // all have missed by then, and wait
+		s.a.postgres.Heal()
+	}()
+	sideBySide(func() {
+		r := s.do(s.a, request{what: getData, session: s.user, workspace: s.workspace},
+			call{url: dataPath(s.workspace), written: sync.OnceFunc(written.Done)})
+		if r.status != http.StatusOK || r.version() != 1 {
+			s.t.Errorf("%s", r)
+		}
+	})
+	require.Empty(s.t, held, "loads, beside the one")
+}
+
+// aReaderIsCutOff: a node that holds a document and a session hears nothing of what others do.
+func (s schedule) aReaderIsCutOff() {
+	s.near(s.a, s.user, s.workspace)
+	other, err := s.signIn(s.b, s.user.email)
+	require.NoError(s.t, err)
+	s.a.nats.Pause()
+	second := s.putData(s.b, other, s.workspace, `{}`, unknown)
+	require.Equal(s.t, int64(1), second.version(), "%s", second)
+	require.Equal(s.t, http.StatusNoContent, s.logout(s.b, s.user).status)
+	pass(s.t, faultBound+margin)
+	r := s.getSession(s.a, s.user)
+	require.Equal(s.t, http.StatusUnauthorized, r.status, "%s", r)
+	r = s.getData(s.a, other, s.workspace)
+	require.Equal(s.t, int64(1), r.version(), "%s", r)
+}
+
+// aWriterIsCutOff: a node that nobody hears, the one that relays the outbox at that, ends a session and writes a document
+// that others hold.
+func (s schedule) aWriterIsCutOff() {
+	other, err := s.signIn(s.relay, s.user.email)
+	require.NoError(s.t, err)
+	s.near(s.a, s.user, s.workspace)
+	require.Equal(s.t, http.StatusOK, s.getSession(s.relay, s.user).status)
+	s.relay.nats.Pause()
+	var writers sync.WaitGroup
+	writers.Go(func() {
+		r := s.putData(s.relay, other, s.workspace, `{}`, unknown)
+		if r.version() != 1 {
+			s.t.Errorf("%s", r)
+		}
+	})
+	r := s.logout(s.relay, s.user)
+	require.Equal(s.t, http.StatusNoContent, r.status, "%s", r)
+	require.Less(s.t, r.ret-r.call, 2*time.Second+margin, "%s", r)
+	writers.Wait()
+	pass(s.t, faultBound+margin)
+	r = s.getSession(s.a, s.user)
+	require.Equal(s.t, http.StatusUnauthorized, r.status, "%s", r)
+	r = s.getData(s.a, other, s.workspace)
+	require.Equal(s.t, int64(1), r.version(), "%s", r)
+}
+
+// bothStoresAreAway: a node that can ask nobody says so, once what it holds is not proven any more.
+func (s schedule) bothStoresAreAway() {
+	for _, away := range []struct {
+		name string
+		lose func(*node)
+	}{
+		{"cut", func(n *node) { n.nats.Cut(); n.postgres.Cut() }},
+		{"silent", func(n *node) { n.nats.Pause(); n.postgres.Pause() }},
+	} {
+		s.near(s.a, s.user, s.workspace)
+		away.lose(s.a)
+		pass(s.t, faultBound+margin)
+		var readers sync.WaitGroup
+		for range 5 {
+			for _, get := range []func() request{
+				func() request { return s.getSession(s.a, s.user) },
+				func() request { return s.getData(s.a, s.user, s.workspace) },
+			} {
+				readers.Go(func() {
+					r := get()
+					if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" {
+						s.t.Errorf("%s: %s", away.name, r)
+					}
+				})
+			}
+		}
+		readers.Wait()
+		s.heal()
+	}
+}
+
+// await waits for a signal.
+func await(t *testing.T, signal <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-signal:
+	case <-time.After(patience):
+		t.Fatal("it does not happen")
+	}
+}
+
+// pass lets a bound of the contract pass: there is no signal for what must not happen after it.
+func pass(t *testing.T, bound time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(bound):
+	case <-t.Context().Done():
+	}
+}
