@@ -18,39 +18,37 @@ func TestAResumedNodeRefusesARevokedToken(t *testing.T) {
 	c := newCluster(t, 1)
 	told, resumed := c.nodes[0], c.newNode()
 	child := c.startProcess(t, resumed)
-	for range 3 {
-		user := c.newUser(told, "user")
-		warm, err := c.signIn(told, user.email)
-		require.NoError(t, err)
-		c.near(resumed, warm, warm.home)
-		// Opens a connection for each of the requests that will wait, and leaves the session in the memory of the node.
-		sideBySide(func() {
-			if r := c.getSession(resumed, user); r.status != http.StatusOK {
-				t.Errorf("%s", r)
-			}
-		})
+	user := c.newUser(told, "user")
+	warm, err := c.signIn(told, user.email)
+	require.NoError(t, err)
+	c.near(resumed, warm, warm.home)
+	// Opens a connection for each of the requests that will wait, and leaves the session in the memory of the node.
+	sideBySide(func() {
+		if r := c.getSession(resumed, user); r.status != http.StatusOK {
+			t.Errorf("%s", r)
+		}
+	})
 
-		require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
-		resumed.nats.Pause()
-		require.Equal(t, http.StatusNoContent, c.logout(told, user).status)
-		pass(t, faultBound)
-		var waiting sync.WaitGroup
-		waiting.Add(many)
-		go func() {
-			waiting.Wait()
-			if err := child.Process.Signal(syscall.SIGCONT); err != nil {
-				t.Errorf("go on: %v", err)
-			}
-		}()
-		sideBySide(func() {
-			r := c.do(resumed, request{what: getSession, session: user},
-				call{url: "/api/auth/session", written: sync.OnceFunc(waiting.Done)})
-			if r.status != http.StatusUnauthorized {
-				t.Errorf("accepted: %s", r)
-			}
-		})
-		resumed.nats.Heal()
-	}
+	require.NoError(t, child.Process.Signal(syscall.SIGSTOP))
+	resumed.nats.Pause()
+	require.Equal(t, http.StatusNoContent, c.logout(told, user).status)
+	pass(t, faultBound)
+	var waiting sync.WaitGroup
+	waiting.Add(many)
+	go func() {
+		waiting.Wait()
+		if err := child.Process.Signal(syscall.SIGCONT); err != nil {
+			t.Errorf("go on: %v", err)
+		}
+	}()
+	sideBySide(func() {
+		r := c.do(resumed, request{what: getSession, session: user},
+			call{url: "/api/auth/session", written: sync.OnceFunc(waiting.Done)})
+		if r.status != http.StatusUnauthorized {
+			t.Errorf("accepted: %s", r)
+		}
+	})
+	resumed.nats.Heal()
 }
 
 // many is how many clients are too many for luck.
