@@ -32,6 +32,7 @@ func TestCachesAreCoherentOnSchedules(t *testing.T) {
 		{"a writer is late", schedule.aWriterIsLate},
 		{"a fill is late", schedule.aFillIsLate},
 		{"a session's fill is late", schedule.aSessionsFillIsLate},
+		{"a load outlives the watch", schedule.aLoadOutlivesTheWatch},
 		{"many misses are one load", schedule.manyMissesAreOneLoad},
 		{"a reader is cut off", schedule.aReaderIsCutOff},
 		{"the watches are blind", schedule.theWatchesAreBlind},
@@ -125,6 +126,29 @@ func (s schedule) aSessionsFillIsLate() {
 		require.Equal(s.t, http.StatusUnauthorized, r.status, "%s", r)
 	}
 	s.holdsAtMost(bus.Sessions, cacheKey(s.user.token), nearcache.Entry{Tombstone: true})
+}
+
+// aLoadOutlivesTheWatch: a node that reads a session's row hears nothing any more, of the bucket nor of the row, and the session
+// ends elsewhere. Who comes when the bound has passed must not be given what was read before.
+func (s schedule) aLoadOutlivesTheWatch() {
+	held := s.a.postgres.Hold(s.user.email)
+	var readers sync.WaitGroup
+	readers.Go(func() { s.getSession(s.a, s.user) })
+	await(s.t, held)
+	s.a.nats.Pause()
+	require.Equal(s.t, http.StatusNoContent, s.logout(s.b, s.user).status)
+	pass(s.t, faultBound+margin)
+	sent := make(chan struct{})
+	readers.Go(func() {
+		r := s.do(s.a, request{what: getSession, session: s.user}, call{url: "/api/auth/session", written: func() { close(sent) }})
+		if r.status != http.StatusUnauthorized {
+			s.t.Errorf("accepted: %s", r)
+		}
+	})
+	await(s.t, sent)
+	pass(s.t, 200*time.Millisecond) // it is at the door of the load by then
+	s.a.postgres.Heal()
+	readers.Wait()
 }
 
 // manyMissesAreOneLoad: fifty readers of a document that is in no cache.
