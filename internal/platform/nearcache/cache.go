@@ -27,6 +27,9 @@ const (
 	// writeTimeout is how long a writer waits for the bucket after its commit: a logout is to be answered within 2 s.
 	writeTimeout = 1500 * time.Millisecond
 	readTimeout  = 500 * time.Millisecond
+	// joinTime is how long after its beginning a read may be joined. A reader gets nothing that was read longer before it came,
+	// not even where the watch can't tell that the value has changed.
+	joinTime = time.Second
 	// restTime is how long a bucket that did not answer is left alone.
 	restTime = time.Second
 
@@ -130,6 +133,7 @@ type item[V any] struct {
 // flight is the one read of a key under way.
 type flight[V any] struct {
 	done  chan struct{}
+	begun time.Time
 	life  uint64
 	fence int64 // what is older was outdated while the flight was under way
 	want  int64 // what is older in the bucket is of no use to who began the flight
@@ -290,10 +294,10 @@ func (c *Cache[V]) repay(ctx context.Context) {
 func (c *Cache[V]) join(ctx context.Context, key string, want int64) (f *flight[V], mine bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[key]; f != nil {
+	if f := c.flights[key]; f != nil && time.Since(f.begun) < joinTime {
 		return f, false
 	}
-	f = &flight[V]{done: make(chan struct{}), life: c.life, fence: c.owed[key], want: want}
+	f = &flight[V]{done: make(chan struct{}), begun: time.Now(), life: c.life, fence: c.owed[key], want: want}
 	c.flights[key] = f
 	// The flight is for everybody who joins: it outlasts the request that began it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
@@ -319,6 +323,7 @@ func (c *Cache[V]) fly(ctx context.Context, key string, f *flight[V]) {
 	for landed := false; !landed; {
 		c.mu.Lock()
 		fence := f.fence
+		f.begun = time.Now()
 		c.mu.Unlock()
 		f.value, f.size, f.err = c.read(ctx, key, f, fence)
 		landed = f.err != nil || c.land(key, f, fence)
@@ -339,11 +344,14 @@ func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 		// The database was asked after the fence was set, so it has gone back: restored from a backup. It is the truth.
 	case f.value.Version < f.fence:
 		return false
-	case f.value.Layer == Bypass, f.life != c.life: // of an earlier life: nobody would tell when it changes
+	case f.value.Layer == Bypass:
+	case f.life != c.life, f != c.flights[key]: // nobody would have told, or would tell, when it changes
 	case !ok || old.version < f.value.Version || old.version == f.value.Version && old.held:
 		c.near.Set(key, c.newItem(f.value.Version, f.value.Data, f.size))
 	}
-	delete(c.flights, key)
+	if c.flights[key] == f {
+		delete(c.flights, key)
+	}
 	return true
 }
 
@@ -351,7 +359,7 @@ func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 func (c *Cache[V]) forget(key string, f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.life == c.life {
+	if f.life == c.life && f == c.flights[key] {
 		c.near.Set(key, &item[V]{gone: f.err, until: time.Since(c.begun) + goneAge})
 	}
 }

@@ -241,6 +241,34 @@ func TestOneLoadPerNode(t *testing.T) {
 	require.Equal(t, 1, rows.count())
 }
 
+// Who comes long after a load has begun is not served from it: the row may have changed where nobody could say so.
+func TestAnOldLoadIsNotJoined(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	rows := newTable()
+	c := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	gate := make(chan struct{})
+	rows.set(func(r *table) { r.gate = gate })
+	var readers sync.WaitGroup
+	read := func() {
+		readers.Go(func() {
+			if _, err := c.Get(t.Context(), "k", 0); err != nil {
+				t.Errorf("get: %v", err)
+			}
+		})
+	}
+	read()
+	require.Eventually(t, func() bool { return rows.count() == 1 }, patience, time.Millisecond)
+	rows.commit("k")
+	require.Eventually(t, func() bool {
+		read()
+		return rows.count() == 2
+	}, patience, 10*time.Millisecond, "a load that hangs is joined for ever")
+	close(gate)
+	readers.Wait()
+	require.Equal(t, int64(1), get(t, c, "k").Version)
+}
+
 // A write that commits and tells of itself while a load is under way outdates that load, for everybody who joined it.
 func TestASlowLoadIsFenced(t *testing.T) {
 	t.Parallel()

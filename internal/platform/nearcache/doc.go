@@ -11,8 +11,8 @@
 // # The cache
 //
 // Cache reads from the near layer, else the bucket (its leader), else the database, once for all who ask at one moment on a
-// node. A load outlasts neither 5 s nor, therefore, the tombstone that fences it. What was outdated while it was read is read
-// again: nobody gets it who came after the newer version was told here.
+// node. A load outlasts neither 5 s nor, therefore, the tombstone that fences it, and is joined in its first second only. What
+// was outdated while it was read is read again: nobody gets it who came after the newer version was told here.
 //
 // The near layer serves only while its watch of the bucket is proven. Each node writes a beat into the bucket every second,
 // stamped with its own monotonic clock; a beat that comes back on the watch proves that everything stored before it has
