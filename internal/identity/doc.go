@@ -15,8 +15,9 @@
 //     disabled.
 //   - Authenticate answers from memory when it can (package nearcache). An end, a new role and a lost membership are effective
 //     at once on the node that was told, within a second on every other, and within 3 s on one that is cut off, paused or
-//     behind a bus that restarts: it then asks the database. This holds as long as the node that was told, or a
-//     cache-invalidator, reaches the bus; if neither does for so long, nodes that do may serve a session for 5 minutes more.
+//     behind a bus that restarts: it then asks the database. This holds as long as the node that was told reaches the
+//     bus, or else the relay and a cache-invalidator do; if none does for so long, nodes that do may serve a session for 5
+//     minutes more.
 //     Expiry is looked at each time.
 //   - That a session was seen is written down within a minute, by one statement a second for all sessions; no request waits.
 //   - An hour after its lifetime has ended, a session's row is removed, by one place at a time; if nobody had revoked it, the

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,10 +141,35 @@ func (c *cluster) now() time.Duration { return time.Since(c.begun) }
 
 // session is what a browser holds, and what the tests know about it.
 type session struct {
-	id, token string
-	user      string // its id
-	email     string
-	home      string // the user's own workspace
+	id    string
+	user  string // its id
+	email string
+	home  string // the user's own workspace
+
+	mu    sync.Mutex
+	token string
+}
+
+func (s *session) cookie() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token
+}
+
+// renew takes over the token that an answer brings, as a browser does: after a new role the old one ends soon. It reports whether
+// there is one. An answer to a request with another token than the present one is too late.
+func (s *session) renew(sent string, answer http.Header) bool {
+	cookies := (&http.Response{Header: answer}).Cookies()
+	at := slices.IndexFunc(cookies, func(c *http.Cookie) bool { return c.Name == "fdc_session" && c.Value != "" })
+	if at < 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.token == sent {
+		s.token = cookies[at].Value
+	}
+	return true
 }
 
 // signIn walks the OAuth flow on a node. The session itself is not looked at yet, so no cache holds it.
@@ -213,9 +239,15 @@ func (c *cluster) do(n *node, r request, how call) request {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { how.written() }})
 	}
 	r.node, r.id = n.index, fmt.Sprintf("r%d", c.requests.Add(1))
+	token := ""
+	if r.session != nil {
+		token = r.session.cookie()
+		how.headers = append([]string{"Cookie", "fdc_session=" + token}, how.headers...)
+	}
 	r.call = c.now()
 	r.status, r.header, r.body, r.err = send(ctx, r, how)
 	r.ret = c.now()
+	r.renewed = r.session != nil && r.session.renew(token, r.header)
 	if r.what != nothing {
 		c.mu.Lock()
 		c.history = append(c.history, r)
@@ -230,9 +262,6 @@ func send(ctx context.Context, r request, how call) (int, http.Header, []byte, e
 		return 0, nil, nil, err
 	}
 	req.Header.Set("X-Request-Id", r.id)
-	if r.session != nil {
-		req.Header.Set("Cookie", "fdc_session="+r.session.token)
-	}
 	if how.body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}

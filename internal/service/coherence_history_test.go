@@ -20,6 +20,7 @@ import (
 
 	"fdc/events"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
 )
 
@@ -49,6 +50,7 @@ type request struct {
 	expect    int64  // the version that a writer expects or a reader has seen; -1: none
 
 	call, ret time.Duration
+	renewed   bool // the answer brought a new token
 	status    int
 	header    http.Header
 	body      []byte
@@ -236,6 +238,12 @@ func (c *cluster) historyOf(faults []window, stall time.Duration) *history {
 				h.add("document "+data.WorkspaceID, o)
 			case events.SessionRevoked:
 				h.add("session "+data.SessionID, op{do: "set", value: ended, version: unknown, expect: unknown, request: r})
+			case events.SessionRotated:
+				if !r.renewed { // the browser has not learned of its new token, and loses the session with the old one
+					h.add("session "+data.SessionID, op{
+						do: "set", value: ended, version: unknown, expect: unknown, request: r, call: r.call + identity.ReplacedGrace, ret: forever, node: everywhere,
+					})
+				}
 			case events.WorkspaceCreated:
 				role(data.WorkspaceID, "OWNER")
 			case events.WorkspaceMemberAdded:

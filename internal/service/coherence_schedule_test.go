@@ -125,7 +125,7 @@ func (s schedule) aSessionsFillIsLate() {
 		r := s.getSession(n, s.user)
 		require.Equal(s.t, http.StatusUnauthorized, r.status, "%s", r)
 	}
-	s.holdsAtMost(bus.Sessions, cacheKey(s.user.token), nearcache.Entry{Tombstone: true})
+	s.holdsAtMost(bus.Sessions, cacheKey(s.user.cookie()), nearcache.Entry{Tombstone: true})
 }
 
 // aLoadOutlivesTheWatch: a node that reads a session's row hears nothing any more, of the bucket nor of the row, and the session

@@ -233,7 +233,7 @@ func (p *population) live(over <-chan struct{}, random *rand.Rand) {
 		case chance < 895:
 			_ = p.evict(bus.WorkspaceData, workspace) // when NATS is there
 		case chance < 910:
-			_ = p.evict(bus.Sessions, cacheKey(s.token)) // likewise
+			_ = p.evict(bus.Sessions, cacheKey(s.cookie())) // likewise
 		case chance < 950:
 			p.signInAgain(n, p.users[random.IntN(len(p.users))], random.IntN(8) == 0)
 		case chance < 960:
@@ -305,13 +305,16 @@ func (p *population) quiesced() {
 		}
 	}
 	for _, s := range p.sessions {
-		var over bool
+		var over, replaced bool
 		roles := map[string]string{}
 		err := p.db.Pool.QueryRow(p.t.Context(), `
-			SELECT s.revoked_at IS NOT NULL OR s.expires_at < now(),
+			SELECT s.revoked_at IS NOT NULL OR s.expires_at < now(), s.token_hash <> $2,
 			       (SELECT json_object_agg(workspace_id, role) FROM workspace_members m WHERE m.user_id = s.user_id)
-			FROM sessions s WHERE id = $1`, s.id).Scan(&over, &roles)
+			FROM sessions s WHERE id = $1`, s.id, tokenHash(s.cookie())).Scan(&over, &replaced, &roles)
 		require.NoError(p.t, err)
+		if replaced {
+			continue // the answer with the new token was lost: the old one ends at its own time
+		}
 		for _, n := range p.nodes {
 			p.soon(func() bool {
 				r := p.getSession(n, s)
@@ -319,7 +322,7 @@ func (p *population) quiesced() {
 			}, "node %d does not know session %s (over: %v) with %v", n.index, s.id, over, roles)
 		}
 		if _, aged := p.aged[s.id]; over && !aged {
-			p.holdsAtMost(bus.Sessions, cacheKey(s.token), nearcache.Entry{Tombstone: true})
+			p.holdsAtMost(bus.Sessions, cacheKey(s.cookie()), nearcache.Entry{Tombstone: true})
 		}
 	}
 }

@@ -37,7 +37,7 @@ const (
 	publishTimeout = time.Second
 
 	// A relay that is silent for longer than any of its steps takes loses its session, and with it the lock.
-	sessionTimeout = 5 * time.Second
+	sessionTimeout = 2 * time.Second
 )
 
 // Relay publishes what the outbox holds. Run it in every process of the API: one works, the others stand by.
