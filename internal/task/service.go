@@ -50,12 +50,16 @@ func (s *Service) List(ctx context.Context, userID, workspaceID, cursor string, 
 	if limit < 0 || limit > MaxLimit {
 		return nil, "", fault.New(fault.Malformed, "bad-limit", "The limit is not between 1 and %d.", MaxLimit)
 	}
-	if _, err := s.members.Role(ctx, s.outbox.Pool(), userID, workspaceID); err != nil {
-		return nil, "", err
+	if !events.ValidID(workspaceID) {
+		return nil, "", fault.Missing("workspace")
 	}
 	items, err = listTasks(ctx, s.outbox.Pool(), userID, workspaceID, after, limit+1)
 	if err != nil {
 		return nil, "", fmt.Errorf("list tasks of workspace %s: %w", workspaceID, postgres.Fault(err))
+	}
+	if len(items) == 0 { // there are none, or the user isn't in the workspace
+		_, err = s.members.Role(ctx, s.outbox.Pool(), userID, workspaceID)
+		return items, "", err
 	}
 	if len(items) > limit {
 		items = items[:limit]

@@ -56,6 +56,7 @@ func scanTask(r pgx.CollectableRow) (Task, error) {
 func listTasks(ctx context.Context, q postgres.Querier, userID, workspaceID, after string, limit int) ([]Task, error) {
 	rows, _ := q.Query(ctx, selectTasks+`
 		WHERE t.workspace_id = $2 AND t.deleted_at IS NULL AND t.id > $3
+		  AND EXISTS (SELECT FROM workspace_members m WHERE m.workspace_id = $2 AND m.user_id = $1)
 		ORDER BY t.id
 		LIMIT $4`, userID, workspaceID, after, limit)
 	return pgx.CollectRows(rows, scanTask)
