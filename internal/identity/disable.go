@@ -76,7 +76,7 @@ func (s *Service) Enable(ctx context.Context, meta events.Meta, userID, reason s
 func tellReason(ctx context.Context, tx pgx.Tx, meta events.Meta, fact events.Payload) error {
 	ev := events.New(meta, "", fact)
 	if err := ev.Validate(); err != nil {
-		return fault.Wrap(err, fault.Invalid, "bad-reason", "The reason has to be one line of text")
+		return fault.Wrap(err, fault.Invalid, "bad-reason", "The reason has to be one line of text.")
 	}
 	return outbox.Append(ctx, tx, ev)
 }
