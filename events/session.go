@@ -22,9 +22,7 @@ type SessionCreated struct {
 	Method    string `json:"method"    rule:"word"    values:"google" doc:"How the user proved who they are."`
 }
 
-func (p SessionCreated) key() key {
-	return key{aggregate: "session", id: p.SessionID, version: p.Version, user: p.UserID}
-}
+func (p SessionCreated) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }
 
 // SessionRevoked is the data of session.revoked.
 type SessionRevoked struct {
@@ -34,9 +32,7 @@ type SessionRevoked struct {
 	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled|replaced" doc:"Why it ended."`
 }
 
-func (p SessionRevoked) key() key {
-	return key{aggregate: "session", id: p.SessionID, version: p.Version, user: p.UserID}
-}
+func (p SessionRevoked) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }
 
 // SessionRotated is the data of session.rotated.
 type SessionRotated struct {
@@ -46,6 +42,8 @@ type SessionRotated struct {
 	Reason    string `json:"reason"    rule:"word"    values:"role_change" doc:"Why its token was replaced."`
 }
 
-func (p SessionRotated) key() key {
-	return key{aggregate: "session", id: p.SessionID, version: p.Version, user: p.UserID}
+func (p SessionRotated) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }
+
+func sessionKey(session, user string, version int64) key {
+	return key{aggregate: "session", id: session, version: version, user: user}
 }

@@ -13,9 +13,7 @@ type UserCreated struct {
 	Email   string `json:"email"   rule:"email"   doc:"The address, masked."`
 }
 
-func (p UserCreated) key() key {
-	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
-}
+func (p UserCreated) key() key { return userKey(p.UserID, p.Version) }
 
 // UserRoleChanged is the data of user.role_changed.
 type UserRoleChanged struct {
@@ -25,9 +23,7 @@ type UserRoleChanged struct {
 	To      string `json:"to"      rule:"enum"    values:"SA|USER" doc:"The system role since."`
 }
 
-func (p UserRoleChanged) key() key {
-	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
-}
+func (p UserRoleChanged) key() key { return userKey(p.UserID, p.Version) }
 
 // UserDisabled is the data of user.disabled.
 type UserDisabled struct {
@@ -36,9 +32,7 @@ type UserDisabled struct {
 	Reason  string `json:"reason"  rule:"text"    doc:"Why, in the operator's words."`
 }
 
-func (p UserDisabled) key() key {
-	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
-}
+func (p UserDisabled) key() key { return userKey(p.UserID, p.Version) }
 
 // UserEnabled is the data of user.enabled.
 type UserEnabled struct {
@@ -47,6 +41,8 @@ type UserEnabled struct {
 	Reason  string `json:"reason"  rule:"text"    doc:"Why, in the operator's words."`
 }
 
-func (p UserEnabled) key() key {
-	return key{aggregate: "user", id: p.UserID, version: p.Version, user: p.UserID}
+func (p UserEnabled) key() key { return userKey(p.UserID, p.Version) }
+
+func userKey(user string, version int64) key {
+	return key{aggregate: "user", id: user, version: version, user: user}
 }
