@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/bus"
@@ -104,6 +105,16 @@ func node(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, log
 	})
 	awaitLive(t, c)
 	return c
+}
+
+// proxied is a connection that the proxy can break.
+func proxied(t *testing.T, s *embednats.Server) (*faultproxy.Proxy, *nats.Conn) {
+	t.Helper()
+	line := faultproxy.New(t, s.URL("api"))
+	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	return line, nc
 }
 
 func awaitLive(t *testing.T, c *cache) {
@@ -427,10 +438,7 @@ func TestThePausedWatch(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := faultproxy.New(t, s.URL("api"))
-	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	line, nc := proxied(t, s)
 	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	b := node(t, nc, rows.load, 1<<20)
 	get(t, b, "k")
@@ -451,10 +459,7 @@ func TestAWriterRepeats(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := faultproxy.New(t, s.URL("api"))
-	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	line, nc := proxied(t, s)
 	a := node(t, nc, rows.load, 1<<20)
 	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
 	require.Equal(t, int64(0), get(t, b, "k").Version)
@@ -471,10 +476,7 @@ func TestTheLapsedBeat(t *testing.T) {
 	t.Parallel()
 	s := natstest.Provisioned(t, natstest.WithTCP())
 	rows := newTable()
-	line := faultproxy.New(t, s.URL("api"))
-	nc, err := bus.Connect(bus.Config{URL: line.URL}, "api", zerolog.Nop())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
+	line, nc := proxied(t, s)
 	said, logged := io.Pipe()
 	giveUp := time.AfterFunc(patience, func() { _ = said.Close() })
 	defer giveUp.Stop()
