@@ -40,18 +40,18 @@ func (c *cli) sessionsList() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.withUsers(cmd.Context(), func(ctx context.Context, users *identity.Service) error {
-				user, err := users.UserByEmail(ctx, email)
+				account, err := users.AccountByEmail(ctx, email)
 				if err != nil {
 					return err
 				}
-				items, err := sessionsOf(ctx, users, user)
+				items, err := sessionsOf(ctx, users, account.User)
 				switch {
 				case err != nil:
 					return err
 				case c.json:
 					return c.printJSON(map[string]any{"items": items})
 				}
-				return c.printSessions("SESSIONS OF "+user.Email, items)
+				return c.printSessions("SESSIONS OF "+account.Email, items)
 			})
 		},
 	}
@@ -109,10 +109,11 @@ func (c *cli) revokeOne(ctx context.Context, users *identity.Service, id string,
 }
 
 func (c *cli) revokeAll(ctx context.Context, users *identity.Service, email string, yes bool) error {
-	user, err := users.UserByEmail(ctx, email)
+	account, err := users.AccountByEmail(ctx, email)
 	if err != nil {
 		return err
 	}
+	user := account.User
 	items, err := sessionsOf(ctx, users, user)
 	if err != nil {
 		return err

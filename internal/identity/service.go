@@ -309,12 +309,6 @@ func (s *Service) endAll(ctx context.Context, meta events.Meta, reason string, r
 	return ids, nil
 }
 
-// UserByEmail finds a user by the address, whatever its case; fault.NotFound when there is none.
-func (s *Service) UserByEmail(ctx context.Context, email string) (User, error) {
-	a, err := s.findUser(ctx, `lower(email) = lower($1)`, email, "user")
-	return a.User, err
-}
-
 // SessionUser finds whose a session is that has neither expired nor been revoked; fault.NotFound when there is none.
 func (s *Service) SessionUser(ctx context.Context, sessionID string) (User, error) {
 	if !events.ValidID(sessionID) {

@@ -655,12 +655,12 @@ func TestOperatorsFindAndEndSessions(t *testing.T) {
 	_, other := d.signIn(t, person("bob"))
 	d.db.Told(t)
 
-	user, err := d.UserByEmail(t.Context(), "Alice@Example.COM")
+	account, err := d.AccountByEmail(t.Context(), "Alice@Example.COM")
 	require.NoError(t, err)
-	require.Equal(t, first.User, user)
-	_, err = d.UserByEmail(t.Context(), "nobody@example.com")
+	require.Equal(t, identity.Account{User: first.User}, account)
+	_, err = d.AccountByEmail(t.Context(), "nobody@example.com")
 	requireKind(t, fault.NotFound, err)
-	user, err = d.SessionUser(t.Context(), second.ID)
+	user, err := d.SessionUser(t.Context(), second.ID)
 	require.NoError(t, err)
 	require.Equal(t, first.User, user)
 	for _, id := range []string{events.NewID(), "x", ""} {
