@@ -81,8 +81,8 @@ func (a *api) begin(g *gin.Context, r *route) (*call, context.Context) {
 	if len(g.Request.Header["Traceparent"]) > 0 {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(g.Request.Header))
 	}
-	if c.span = trace.SpanFromContext(ctx); a.Traces {
-		ctx, c.span = a.tracer.Start(ctx, r.name, serverSpan...)
+	if c.span = trace.SpanFromContext(ctx); a.Tracer != nil {
+		ctx, c.span = a.Tracer.Start(ctx, r.name, serverSpan...)
 	}
 
 	h := g.Writer.Header()

@@ -328,8 +328,7 @@ func TestSpanGoesOnWithTheCallersTrace(t *testing.T) {
 	a, _ := bareAPI(t, io.Discard)
 	spans := tracetest.NewSpanRecorder()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))
-	a.tracer = provider.Tracer("test")
-	a.Traces = true
+	a.Tracer = provider.Tracer("test")
 	h := a.router([]route{made(func(_ *api, c *call) error {
 		require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace.SpanContextFromContext(c.ctx()).TraceID().String())
 		return errors.New("broken")

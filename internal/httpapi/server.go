@@ -11,7 +11,6 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 
 	"fdc/internal/gsync"
@@ -25,7 +24,7 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but Documents, TrustedProxies, Traces, RateLimitFactor, Flags and Checks.
+// Config is what the API needs. Everything is required but Documents, TrustedProxies, Tracer, RateLimitFactor, Flags and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -41,7 +40,7 @@ type Config struct {
 	SyncAsync      bool         // false: POST /api/google/sync runs the sync before it answers
 	Flags          *flags.Flags // nil: all on
 
-	Traces bool // spans are collected
+	Tracer trace.Tracer // nil: no spans
 
 	RateLimitFactor float64 // multiplies every rate limit; 1 when zero
 
@@ -57,7 +56,6 @@ type api struct {
 	origin      string // of PublicURL
 	crossOrigin *http.CrossOriginProtection
 	requests    *prometheus.HistogramVec
-	tracer      trace.Tracer
 	budgets     map[string]*budget // by key
 	document    []byte             // openapi.json
 	encoders    encoders
@@ -75,7 +73,6 @@ func newAPI(cfg Config) *api {
 			Name: "http_request_seconds", Help: "Time to answer, by route, method and class of status.",
 			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
 		}, []string{"route", "method", "status"}),
-		tracer:      otel.Tracer("fdc/internal/httpapi"),
 		budgets:     newBudgets(cfg.RateLimitFactor),
 		crossOrigin: http.NewCrossOriginProtection(),
 		encoders:    newEncoders(),

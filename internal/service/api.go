@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"fdc/internal/gsync"
@@ -188,10 +190,14 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
+	var tracer trace.Tracer
+	if c.Telemetry.Endpoint != "" {
+		tracer = otel.Tracer("fdc/internal/httpapi")
+	}
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
 		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
-		Traces: c.Telemetry.Endpoint != "", Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
+		Tracer: tracer, Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 
