@@ -92,16 +92,21 @@ func (c *call) json(status int, dto any) error {
 	return c.write(status, jsonMedia, body.Bytes())
 }
 
-// empty answers without a body.
+// empty answers without a body. A 304 keeps silent about the object (RFC 9110, 15.4.5): the client has its headers too.
 func (c *call) empty(status int) error {
+	if status != http.StatusNotModified {
+		c.protect()
+	}
 	c.gin.Status(status)
 	c.gin.Writer.WriteHeaderNow()
 	return nil
 }
 
-// redirect sends the browser elsewhere.
+// redirect sends the browser elsewhere, where nobody learns of our path and what it holds.
 func (c *call) redirect(location string) error {
-	c.setHeader("Location", location)
+	h := c.gin.Writer.Header()
+	h.Set("Location", location)
+	h["Referrer-Policy"] = noReferrer
 	return c.empty(http.StatusFound)
 }
 
@@ -110,8 +115,9 @@ const shortBody = 2 << 10
 
 // write answers. It keeps nothing of body.
 func (c *call) write(status int, media string, body []byte) error {
+	c.protect()
 	h := c.gin.Writer.Header()
-	h.Set("Content-Type", media)
+	h["Content-Type"] = []string{media}
 	if len(body) > shortBody || c.request().Method == http.MethodHead { // else net/http counts
 		h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}

@@ -78,16 +78,23 @@ func (a *api) getData(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.setHeader("ETag", versionTag(version))
-	c.setHeader("Cache-Status", status)
-	// The browser may keep it, to ask with If-None-Match, and must ask each time.
-	c.setHeader("Cache-Control", "private, no-cache")
-	c.setHeader("Vary", "Accept-Encoding, Cookie")
+	h := c.gin.Writer.Header()
+	h["Etag"] = []string{versionTag(version)}
+	h["Cache-Status"] = status
+	h["Cache-Control"] = askEachTime
+	h["Vary"] = byCodingAndCookie
 	if !noneMatches(c.request().Header, version) {
 		return c.empty(http.StatusNotModified)
 	}
 	return c.writeReady(body)
 }
+
+// Shared between answers, as those in middleware.go. The browser may keep a document, to ask with If-None-Match, and must ask each
+// time.
+var (
+	askEachTime       = []string{"private, no-cache"}
+	byCodingAndCookie = []string{"Accept-Encoding, Cookie"}
+)
 
 // writeReady answers with a document in the coding that the client likes best.
 //
@@ -113,19 +120,22 @@ func (c *call) writeReady(doc *ready) error {
 }
 
 // cacheStatus is what Cache-Status (RFC 9211) says of each layer.
-var cacheStatus = map[nearcache.Layer]string{
-	nearcache.Near: "fdc-near; hit", nearcache.KV: "fdc-kv; hit", nearcache.DB: "fdc-db; fwd=miss", nearcache.Bypass: "fdc-db; fwd=bypass",
+var cacheStatus = map[nearcache.Layer][]string{
+	nearcache.Near:   {"fdc-near; hit"},
+	nearcache.KV:     {"fdc-kv; hit"},
+	nearcache.DB:     {"fdc-db; fwd=miss"},
+	nearcache.Bypass: {"fdc-db; fwd=bypass"},
 }
 
 // readData finds the answer's body and what Cache-Status says of it.
-func (a *api) readData(c *call) (version int64, body *ready, status string, err error) {
+func (a *api) readData(c *call) (version int64, body *ready, status []string, err error) {
 	// The right to read is the session's, of this request; the cache knows of none. Whose session says no may have come in a
 	// moment ago, on another node: the database says.
 	member := slices.ContainsFunc(c.session.Memberships, func(m identity.Membership) bool { return m.WorkspaceID == c.path("id") })
 	if !member || a.Documents == nil || !a.Flags.Enabled(flags.WorkspaceCache) {
 		doc, err := a.Workspaces.Data(c.ctx(), c.user(), c.path("id"))
 		if err != nil {
-			return 0, nil, "", err
+			return 0, nil, nil, err
 		}
 		return doc.Version, &ready{body: encodeDocument(doc)}, cacheStatus[nearcache.Bypass], nil
 	}

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,7 +181,7 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 	for _, target := range []string{"/api/made", "/api/unknown", "/"} {
 		resp := ask(t, h, http.MethodGet, target, nil)
 		for name, want := range map[string]string{
-			"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
+			"X-Content-Type-Options":  "nosniff",
 			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cross-Origin-Resource-Policy": "same-origin",
 			"Cache-Control": "no-store", "Strict-Transport-Security": "max-age=31536000",
 		} {
@@ -188,6 +189,30 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 		}
 		require.Len(t, resp.Header().Get("X-Request-Id"), 36)
 	}
+}
+
+func TestRedirectsTellNoReferrer(t *testing.T) {
+	t.Parallel()
+	a, _ := bareAPI(t, io.Discard)
+	h := a.router([]route{made(func(_ *api, c *call) error { return c.redirect("/elsewhere") })})
+	resp := ask(t, h, http.MethodGet, "/api/made?code=secret", nil)
+	require.Equal(t, http.StatusFound, resp.Code)
+	require.Equal(t, "no-referrer", resp.Header().Get("Referrer-Policy"))
+	require.Equal(t, "nosniff", resp.Header().Get("X-Content-Type-Options"))
+}
+
+func TestNotModifiedIsShort(t *testing.T) {
+	t.Parallel()
+	a, _ := bareAPI(t, io.Discard)
+	h := a.router([]route{made(func(_ *api, c *call) error {
+		c.setHeader("ETag", `"7"`)
+		return c.empty(http.StatusNotModified)
+	})})
+	resp := ask(t, h, http.MethodGet, "/api/made", nil)
+	require.Equal(t, http.StatusNotModified, resp.Code)
+	require.ElementsMatch(t,
+		[]string{"Etag", "Cache-Control", "X-Request-Id", "Strict-Transport-Security", headerPolicy, headerLimit},
+		slices.Collect(maps.Keys(resp.Header())))
 }
 
 func TestRequestID(t *testing.T) {
