@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -37,18 +38,19 @@ const (
 // httpGin is the yardstick of the other cases: Gin and nothing else, beside net/http and nothing else.
 func httpGin(ctx context.Context, b *bench) ([]sample, error) {
 	const body = `{"status":"ok"}`
+	requests, err := asking(ctx, make([]*http.Cookie, connections))
+	if err != nil {
+		return nil, err
+	}
 	plain := http.NewServeMux()
 	plain.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, body) // an answer that gets lost ends the load with an error
 	})
 	var ours, theirs loadResult
-	err := b.inTurns(
-		func() (err error) {
-			ours, err = b.loadHandler(ctx, bareGin([]byte(body)), http.StatusOK, nil)
-			return err
-		},
-		func() (err error) { theirs, err = b.loadHandler(ctx, plain, http.StatusOK, nil); return err },
+	err = b.inTurns(
+		func() (err error) { ours, err = b.loadHandler(ctx, bareGin([]byte(body)), requests); return err },
+		func() (err error) { theirs, err = b.loadHandler(ctx, plain, requests); return err },
 	)
 	return httpSamples("bare Gin, small JSON", "Gin", "net/http", ours, theirs), err
 }
@@ -107,6 +109,7 @@ func (b *bench) readBeside(ctx context.Context, api *runningAPI, r reading) ([]s
 	expect := http.StatusOK
 	requests := make([]exchange, len(api.accounts))
 	answers := make([]answer, len(api.accounts))
+	var headers http.Header // of what the load is answered
 	for i, a := range api.accounts {
 		var err error
 		if answers[i], err = api.get(ctx, r.path(a), a); err != nil {
@@ -123,15 +126,26 @@ func (b *bench) readBeside(ctx context.Context, api *runningAPI, r reading) ([]s
 		if requests[i], err = exchangeOf(request, expect); err != nil {
 			return nil, err
 		}
+		if i == 0 {
+			loaded, err := fetch(request)
+			if err != nil {
+				return nil, err
+			}
+			headers = loaded.header
+		}
 	}
-	var ours, bare, redis loadResult
+	var ours, bare, alike, redis loadResult
 	handler := bareGin(answers[0].body)
 	if r.held {
 		handler = bareNotModified(answers[0].header.Get("ETag"))
 	}
 	sides := []func() error{
 		func() (err error) { ours, err = b.load(ctx, api.addr, requests); return err },
-		func() (err error) { bare, err = b.loadHandler(ctx, handler, expect, nil); return err },
+		func() (err error) { bare, err = b.loadHandler(ctx, handler, requests); return err },
+		func() (err error) {
+			alike, err = b.loadHandler(ctx, withHeaders(handler, headers), requests)
+			return err
+		},
 	}
 	if r.keep != nowhere && b.cache != nil {
 		peer, err := newRedisPeer(ctx, b.cache.addr, answers, r.keep)
@@ -139,8 +153,12 @@ func (b *bench) readBeside(ctx context.Context, api *runningAPI, r reading) ([]s
 			return nil, err
 		}
 		defer peer.close()
+		theirs, err := asking(ctx, peer.cookies)
+		if err != nil {
+			return nil, err
+		}
 		sides = append(sides, func() (err error) {
-			redis, err = b.loadHandler(ctx, peer.handler(), expect, peer.cookies) //nolint:contextcheck // a handler has its request's
+			redis, err = b.loadHandler(ctx, peer.handler(), theirs) //nolint:contextcheck // a handler has its request's
 			return err
 		})
 	}
@@ -149,6 +167,7 @@ func (b *bench) readBeside(ctx context.Context, api *runningAPI, r reading) ([]s
 	}
 	samples := httpSamples(r.name, "API", "bare Gin", ours, bare)
 	samples[0].Target = r.gin
+	samples = append(samples, httpSamples(r.name, "API", "bare Gin, same headers", ours, alike)[0])
 	if r.keep != nowhere {
 		beside := httpSamples(r.name, "API", "Gin, Redis per request", ours, redis)
 		beside[0].Target = r.redis
@@ -190,29 +209,45 @@ func bareNotModified(etag string) http.Handler {
 	return engine
 }
 
-// loadHandler serves the handler and loads it, each connection with its cookie, if there are any.
-func (b *bench) loadHandler(ctx context.Context, handler http.Handler, status int, cookies []*http.Cookie) (result loadResult, err error) {
+// withHeaders gives all answers of a handler some headers, but for those that the server sets itself.
+func withHeaders(handler http.Handler, headers http.Header) http.Handler {
+	headers = headers.Clone()
+	for _, own := range []string{"Content-Length", "Content-Type", "Date"} {
+		headers.Del(own)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		maps.Copy(w.Header(), headers)
+		handler.ServeHTTP(w, r)
+	})
+}
+
+// asking makes a request of nothing in particular for each cookie, or without one where that is nil.
+func asking(ctx context.Context, cookies []*http.Cookie) ([]exchange, error) {
+	requests := make([]exchange, len(cookies))
+	for i, cookie := range cookies {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/", http.NoBody)
+		if err != nil {
+			return nil, err
+		}
+		if cookie != nil {
+			request.AddCookie(cookie)
+		}
+		if requests[i], err = exchangeOf(request, http.StatusOK); err != nil {
+			return nil, err
+		}
+	}
+	return requests, nil
+}
+
+// loadHandler serves the handler and loads it, each connection with its request. Whose the Host header is doesn't matter to it.
+func (b *bench) loadHandler(ctx context.Context, handler http.Handler, requests []exchange) (result loadResult, err error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return result, fmt.Errorf("listen: %w", err)
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	stop := background(ctx, func(ctx context.Context) error { return daemon.ServeHTTP(ctx, server, listener, time.Second) })
-	addr := listener.Addr().String()
-	requests := make([]exchange, connections)
-	for i := range requests {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", http.NoBody)
-		if err != nil {
-			return result, errors.Join(err, stop())
-		}
-		if cookies != nil {
-			request.AddCookie(cookies[i])
-		}
-		if requests[i], err = exchangeOf(request, status); err != nil {
-			return result, errors.Join(err, stop())
-		}
-	}
-	result, err = b.load(ctx, addr, requests)
+	result, err = b.load(ctx, listener.Addr().String(), requests)
 	return result, errors.Join(err, stop())
 }
 
@@ -372,11 +407,15 @@ type answer struct {
 }
 
 // ask asks once.
-func (api *runningAPI) ask(ctx context.Context, method, path string, a *account) (got answer, err error) {
+func (api *runningAPI) ask(ctx context.Context, method, path string, a *account) (answer, error) {
 	r, err := api.newRequest(ctx, method, path, a, nil)
 	if err != nil {
-		return got, err
+		return answer{}, err
 	}
+	return fetch(r)
+}
+
+func fetch(r *http.Request) (got answer, err error) {
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return got, err
@@ -384,7 +423,7 @@ func (api *runningAPI) ask(ctx context.Context, method, path string, a *account)
 	defer func() { err = errors.Join(err, response.Body.Close()) }()
 	got = answer{status: response.StatusCode, header: response.Header}
 	if got.body, err = io.ReadAll(response.Body); err != nil {
-		return got, fmt.Errorf("read answer of %s: %w", path, err)
+		return got, fmt.Errorf("read answer of %s: %w", r.URL.Path, err)
 	}
 	return got, nil
 }
