@@ -58,6 +58,9 @@ func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, 
 		if err != nil {
 			return err
 		}
+		if _, err := schedule(ctx, tx, userID, atOnce); err != nil {
+			return err
+		}
 		return outbox.Append(ctx, tx, events.New(meta, userID, events.GoogleConnected{
 			UserID: userID, Version: version, Scopes: labels(g.Scopes),
 		}))

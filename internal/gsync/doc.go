@@ -17,6 +17,9 @@
 // Runs are idempotent: whatever was committed before a crash is found again and not repeated. A job is completed in the
 // transaction that applies the last page, stores how far it read, and appends the event, or not at all.
 //
+// Who is due for a sync by themselves is a row of sync_schedules. A Scheduler makes jobs of those, a bounded number at a time, and a
+// Runner claims them after the jobs that somebody asked for.
+//
 // # Calendars
 //
 // Pulled with singleEvents=false: masters, single events and exceptions are kept as Google has them, and reads expand the

@@ -155,20 +155,9 @@ func scopesFor(typ string) []string {
 // statements was claimed, and then the next insert finds room.
 func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (Job, bool, error) {
 	for {
-		rows, err := tx.Query(ctx, `
-			INSERT INTO sync_jobs (id, user_id, type, mode, trigger, request_id, previous_start)
-			VALUES ($1, $2, $3, $4, $5, $6, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
-			ON CONFLICT (user_id) WHERE status = 'pending' DO NOTHING
-			RETURNING `+jobColumns, events.NewID(), userID, typ, mode, trigger, meta.RequestID)
-		if err != nil {
-			return Job{}, false, fmt.Errorf("insert sync job of user %s: %w", userID, err)
-		}
-		row, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[jobRow])
-		if err == nil {
-			return row.job(), false, tellRequested(ctx, tx, meta, row, trigger)
-		}
+		row, err := insertJob(ctx, tx, meta, userID, typ, mode, trigger)
 		if !errors.Is(err, pgx.ErrNoRows) {
-			return Job{}, false, fmt.Errorf("insert sync job of user %s: %w", userID, err)
+			return row.job(), false, err
 		}
 		row, err = widen(ctx, tx, meta, userID, typ, mode, trigger)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -178,11 +167,30 @@ func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode
 	}
 }
 
-// widen makes the user's pending job cover the request too. A resync covers an incremental sync of the same kinds.
+// insertJob makes a pending job; pgx.ErrNoRows while the user has one.
+func insertJob(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (jobRow, error) {
+	row, err := one(ctx, tx, `
+		INSERT INTO sync_jobs (id, user_id, type, mode, trigger, request_id, previous_start)
+		VALUES ($1, $2, $3, $4, $5, $6, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
+		ON CONFLICT (user_id) WHERE status = 'pending' DO NOTHING
+		RETURNING `+jobColumns, events.NewID(), userID, typ, mode, trigger, meta.RequestID)
+	if err != nil {
+		return jobRow{}, err
+	}
+	return row, tellRequested(ctx, tx, meta, row, trigger)
+}
+
+// widen makes the user's pending job cover the request too. A resync covers an incremental sync of the same kinds, and a job that
+// somebody waits for goes before one that was only due.
 func widen(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (jobRow, error) {
 	row, err := one(ctx, tx, `SELECT `+jobColumns+` FROM sync_jobs WHERE user_id = $1 AND status = 'pending' FOR UPDATE`, userID)
 	if err != nil {
 		return jobRow{}, err
+	}
+	if trigger == events.TriggerUser {
+		if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET trigger = $2 WHERE id = $1 AND trigger <> $2`, row.ID, trigger); err != nil {
+			return jobRow{}, fmt.Errorf("move sync job %s up: %w", row.ID, err)
+		}
 	}
 	if row.Type != typ {
 		typ = events.SyncFull

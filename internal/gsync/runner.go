@@ -151,8 +151,8 @@ type claimed struct {
 	expires time.Time // by this process's clock, and no later than the lease does
 }
 
-// claim takes up to so many jobs: first those whose process has gone silent, then pending ones, whose user has waited
-// longest since the last start. onlyID, when not empty, names the one job to take.
+// claim takes up to so many jobs: first those whose process has gone silent, then pending ones that somebody waits for, then those
+// that were due; of each kind the one whose user has waited longest since the last start. onlyID, when not empty, names the one job to take.
 func (s *Service) claim(ctx context.Context, most int, lease time.Duration, onlyID string) ([]claimed, error) {
 	if most <= 0 {
 		return nil, nil
@@ -211,7 +211,7 @@ func claimable(ctx context.Context, q postgres.Querier, most int, onlyID string)
 		SELECT id::text FROM sync_jobs j
 		WHERE status = 'pending' AND run_after <= clock_timestamp() AND ($2::uuid IS NULL OR id = $2)
 			AND NOT EXISTS (SELECT 1 FROM sync_jobs p WHERE p.user_id = j.user_id AND p.status = 'processing')
-		ORDER BY previous_start NULLS FIRST, id LIMIT $1 FOR UPDATE SKIP LOCKED`,
+		ORDER BY trigger <> 'user', previous_start NULLS FIRST, id LIMIT $1 FOR UPDATE SKIP LOCKED`,
 	} {
 		rows, err := q.Query(ctx, sql, most-len(ids), only)
 		if err != nil {
@@ -420,5 +420,9 @@ func (s *Service) end(ctx context.Context, tx pgx.Tx, c claimed, status string, 
 	if errors.Is(err, pgx.ErrNoRows) {
 		return jobRow{}, errLeaseLost
 	}
+	if err != nil {
+		return jobRow{}, err
+	}
+	_, err = schedule(ctx, tx, c.UserID, later)
 	return row, err
 }

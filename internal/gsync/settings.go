@@ -23,10 +23,11 @@ const (
 
 // Bounds of the settings.
 const (
-	minInterval  = 5
-	maxInterval  = 1440
-	maxCalendars = 50
-	maxGoogleID  = 1024
+	minInterval     = 5 // minutes
+	maxInterval     = 1440
+	defaultInterval = 15
+	maxCalendars    = 50
+	maxGoogleID     = 1024
 )
 
 // Settings say what is synced with what, and how often.
@@ -84,7 +85,7 @@ func (s *Service) settings(ctx context.Context, userID string) (st Settings, sto
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return Settings{}, false, postgres.Fault(fmt.Errorf("read sync settings of user %s: %w", userID, err))
 	}
-	st = Settings{TaskListID: defaultList, CalendarIDs: []string{}, AutoSync: true, IntervalMinutes: 15}
+	st = Settings{TaskListID: defaultList, CalendarIDs: []string{}, AutoSync: true, IntervalMinutes: defaultInterval}
 	// The own workspace is the oldest one the user owns; whoever gave it up has the oldest of all.
 	err = s.ob.Pool().QueryRow(ctx, `
 		SELECT workspace_id FROM workspace_members WHERE user_id = $1
@@ -112,6 +113,9 @@ func (s *Service) PutSettings(ctx context.Context, userID string, st Settings) (
 			userID, st.WorkspaceID, st.TaskListID, st.CalendarIDs, st.AutoSync, st.IntervalMinutes)
 		if err != nil {
 			return fmt.Errorf("save sync settings of user %s: %w", userID, err)
+		}
+		if _, err := schedule(ctx, tx, userID, later); err != nil {
+			return err
 		}
 		return forgetCalendars(ctx, tx, userID, st.CalendarIDs)
 	})

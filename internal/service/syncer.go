@@ -24,7 +24,7 @@ type SyncerConfig struct {
 // Syncer runs the service from the environment.
 var Syncer = standalone(bus.Syncer, RunSyncer)
 
-// RunSyncer runs the sync jobs of all users, woken by their requests, until ctx ends.
+// RunSyncer runs the sync jobs of all users, those they ask for and those that are due, until ctx ends.
 func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	keys, err := seal.ParseKeys(c.Keys.Master)
 	if err != nil {
@@ -36,11 +36,13 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	}
 	defer b.close()
 	workspaces := workspace.New(b.outbox)
-	runner := gsync.NewRunner(gsync.New(gsync.Config{
+	google := gsync.New(gsync.Config{
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.outbox, workspaces), Members: workspaces,
 		Source: "/fdc/syncer", Version: Version, NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
-	}), gsync.RunnerConfig{Grace: drainTime})
+	})
+	runner := gsync.NewRunner(google, gsync.RunnerConfig{Grace: drainTime})
 	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return gsync.NewScheduler(google).Run(groupCtx) })
 	group.Go(func() error { return runner.Run(groupCtx) })
 	group.Go(func() error { return consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
 	return group.Wait()
