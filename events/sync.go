@@ -75,7 +75,7 @@ type SyncFailed struct {
 	Type      string `json:"type"      rule:"enum"    values:"tasks|calendar|full" doc:"What it covered."`
 	Mode      string `json:"mode"      rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
 	Attempt   int64  `json:"attempt"   rule:"count"   doc:"How many attempts were made."`
-	Code      string `json:"code"      rule:"word"    values:"reauth_required|rate_limited|google_unavailable|timeout|internal" doc:"What went wrong, as in the job's error.code."`
+	Code      string `json:"code"      rule:"word"    values:"reauth_required|rate_limited|google_unavailable|timeout|sweep_guard|internal" doc:"What went wrong, as in the job's error.code."`
 	Retryable bool   `json:"retryable" rule:"bool"    doc:"Whether asking again may help."`
 }
 

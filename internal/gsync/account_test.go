@@ -35,7 +35,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, account{UserID: p.id, State: StateDisconnected, Scopes: []string{}}, connection)
 	for _, typ := range []string{events.SyncFull, events.SyncTasks, events.SyncCalendar} {
-		_, _, err = w.Request(ctx, testMeta, p.id, typ, "")
+		_, _, err = w.Request(ctx, testMeta, p.id, Ask{Type: typ})
 		requireFault(t, err, fault.Conflict, "google-not-connected")
 	}
 	_, err = w.TaskLists(ctx, p.id)
@@ -72,7 +72,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	require.NoError(t, w.google.AddUser(bob, "Another"))
 	requireFault(t, w.Connect(ctx, testMeta, p.id, p.consent(bob, true)), fault.Conflict, "google-account-differs")
 
-	job, _, err := w.Request(ctx, testMeta, p.id, "", "")
+	job, _, err := w.Request(ctx, testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	require.NoError(t, w.Disconnect(ctx, testMeta, p.id))
 	require.NoError(t, w.Disconnect(ctx, testMeta, p.id), "it may be asked for again")
@@ -83,7 +83,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	require.Nil(t, refresh)
 	_, err = w.refresh(ctx, grant.token.RefreshToken)
 	require.True(t, refusesGrant(err), "revoked at Google: %v", err)
-	_, _, err = w.Request(ctx, testMeta, p.id, "", "")
+	_, _, err = w.Request(ctx, testMeta, p.id, Ask{})
 	requireFault(t, err, fault.Conflict, "google-not-connected")
 	requireFault(t, w.Connect(ctx, testMeta, p.id, p.consent(bob, true)), fault.Conflict, "google-account-differs")
 
@@ -145,7 +145,7 @@ func TestRevokedAtGoogle(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, StateReauthRequired, st.State)
 	require.True(t, st.TokenExpired)
-	_, _, err = w.Request(t.Context(), testMeta, p.id, "", "")
+	_, _, err = w.Request(t.Context(), testMeta, p.id, Ask{})
 	requireFault(t, err, fault.Conflict, "google-reauth-required")
 
 	require.NoError(t, w.Connect(t.Context(), testMeta, p.id, p.consent(alice, true)))
@@ -185,7 +185,7 @@ func TestUntickedScopes(t *testing.T) {
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "one"})
 
-	_, _, err := w.Request(t.Context(), testMeta, p.id, events.SyncCalendar, "")
+	_, _, err := w.Request(t.Context(), testMeta, p.id, Ask{Type: events.SyncCalendar})
 	requireFault(t, err, fault.Conflict, "google-scope-missing")
 	require.ErrorContains(t, err, "Google Calendar")
 	_, err = w.Calendars(t.Context(), p.id)
@@ -200,7 +200,7 @@ func TestUntickedScopes(t *testing.T) {
 	require.Contains(t, result.Warnings[0], "Google Calendar")
 
 	w.control(http.MethodPut, "/_emulator/settings", object{"grantedScopes": object{bob: []string{"openid", "email"}}}, nil)
-	_, _, err = w.Request(t.Context(), testMeta, w.connected(bob).id, "", "")
+	_, _, err = w.Request(t.Context(), testMeta, w.connected(bob).id, Ask{})
 	requireFault(t, err, fault.Conflict, "google-scope-missing")
 }
 

@@ -225,8 +225,17 @@ func (p *calendarPull) end(ctx context.Context, tx pgx.Tx, d *Result, syncToken 
 	if p.generation == 0 {
 		return saveToken(ctx, tx, p.userID, p.resource, syncToken)
 	}
-	var shown int64
+	var unseen, all, shown int64
 	err := tx.QueryRow(ctx, `
+		SELECT count(*) FILTER (WHERE generation < $3), count(*) FROM calendar_events
+		WHERE user_id = $1 AND calendar_id = $2 AND status <> 'cancelled'`, p.userID, p.calendarID, p.generation).Scan(&unseen, &all)
+	if err != nil {
+		return fmt.Errorf("count events of calendar %s: %w", p.calendarID, err)
+	}
+	if !p.sweeps("events of a calendar", unseen, all) {
+		return nil
+	}
+	err = tx.QueryRow(ctx, `
 		WITH swept AS (
 			DELETE FROM calendar_events WHERE user_id = $1 AND calendar_id = $2 AND generation < $3
 			RETURNING status <> 'cancelled' AND NOT ours AS shown)

@@ -24,7 +24,8 @@
 //
 // Pulled with singleEvents=false: masters, single events and exceptions are kept as Google has them, and reads expand the
 // series in the event's own zone. A full read marks what it sees with a generation and sweeps the rest at its end; until
-// then everything stays visible. Data that breaks the rules (an end before the start, an unknown zone, a bad RRULE) is
+// then everything stays visible. A sweep, of events or of tasks, that would delete more than half of over 20 is not carried out: the
+// job does all else and fails with the code sweep_guard, and a resync with force is the answer to it. Data that breaks the rules (an end before the start, an unknown zone, a bad RRULE) is
 // kept and shown as far as it can be, and never fails a sync.
 //
 // # Tasks

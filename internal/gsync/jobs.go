@@ -1,6 +1,7 @@
 package gsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,43 +99,44 @@ type JobError struct {
 	Retryable bool   `json:"retryable"`
 }
 
-// Request queues a sync; an empty typ is full, an empty mode incremental. While one of the user's jobs is pending, that
-// job takes the request on and coalesced is true. What keeps the user's Google from being synced at all is fault.Conflict.
-func (s *Service) Request(ctx context.Context, meta events.Meta, userID, typ, mode string) (job Job, coalesced bool, err error) {
-	return s.request(ctx, meta, userID, typ, mode, events.TriggerUser)
+// Ask is what somebody wants of a sync.
+type Ask struct {
+	Type  string // tasks, calendar, or full, which an empty one is
+	Mode  string // resync, or incremental, which an empty one is
+	Force bool   // of a resync: delete here what Google lists no more, however much that is
 }
 
-func (s *Service) request(ctx context.Context, meta events.Meta, userID, typ, mode, trigger string) (job Job, coalesced bool, err error) {
-	if typ == "" {
-		typ = events.SyncFull
-	}
-	if mode == "" {
-		mode = events.SyncIncremental
-	}
-	if err := checkRequest(typ, mode); err != nil {
+// Request queues a sync. While one of the user's jobs is pending, that job takes the request on and coalesced is true. What keeps
+// the user's Google from being synced at all is fault.Conflict.
+func (s *Service) Request(ctx context.Context, meta events.Meta, userID string, ask Ask) (job Job, coalesced bool, err error) {
+	ask.Type, ask.Mode = cmp.Or(ask.Type, events.SyncFull), cmp.Or(ask.Mode, events.SyncIncremental)
+	if err := ask.check(); err != nil {
 		return Job{}, false, err
 	}
 	a, err := s.account(ctx, s.ob.Pool(), userID)
 	if err != nil {
 		return Job{}, false, postgres.Fault(err)
 	}
-	if err := ready(a, scopesFor(typ)...); err != nil {
+	if err := ready(a, scopesFor(ask.Type)...); err != nil {
 		return Job{}, false, err
 	}
 	err = s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		job, coalesced, err = enqueue(ctx, tx, meta, userID, typ, mode, trigger)
+		job, coalesced, err = enqueue(ctx, tx, meta, userID, ask, events.TriggerUser)
 		return err
 	})
 	return job, coalesced, err
 }
 
-func checkRequest(typ, mode string) error {
+func (a Ask) check() error {
 	var wrong []fault.Field
-	if typ != events.SyncTasks && typ != events.SyncCalendar && typ != events.SyncFull {
+	if a.Type != events.SyncTasks && a.Type != events.SyncCalendar && a.Type != events.SyncFull {
 		wrong = append(wrong, fault.Field{Pointer: "/type", Detail: "must be tasks, calendar or full"})
 	}
-	if mode != events.SyncIncremental && mode != events.SyncResync {
+	if a.Mode != events.SyncIncremental && a.Mode != events.SyncResync {
 		wrong = append(wrong, fault.Field{Pointer: "/mode", Detail: "must be incremental or resync"})
+	}
+	if a.Force && a.Mode != events.SyncResync {
+		wrong = append(wrong, fault.Field{Pointer: "/force", Detail: "goes with mode resync only"})
 	}
 	return fault.Wrong(wrong...)
 }
@@ -153,13 +155,13 @@ func scopesFor(typ string) []string {
 
 // enqueue inserts a pending job, or widens the one that is there. It ends: a pending job that vanishes between the two
 // statements was claimed, and then the next insert finds room.
-func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (Job, bool, error) {
+func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, ask Ask, trigger string) (Job, bool, error) {
 	for {
-		row, err := insertJob(ctx, tx, meta, userID, typ, mode, trigger)
+		row, err := insertJob(ctx, tx, meta, userID, ask, trigger)
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return row.job(), false, err
 		}
-		row, err = widen(ctx, tx, meta, userID, typ, mode, trigger)
+		row, err = widen(ctx, tx, meta, userID, ask, trigger)
 		if errors.Is(err, pgx.ErrNoRows) {
 			continue
 		}
@@ -168,12 +170,12 @@ func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode
 }
 
 // insertJob makes a pending job; pgx.ErrNoRows while the user has one.
-func insertJob(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (jobRow, error) {
+func insertJob(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, ask Ask, trigger string) (jobRow, error) {
 	row, err := one(ctx, tx, `
-		INSERT INTO sync_jobs (id, user_id, type, mode, trigger, request_id, previous_start)
-		VALUES ($1, $2, $3, $4, $5, $6, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
+		INSERT INTO sync_jobs (id, user_id, type, mode, force, trigger, request_id, previous_start)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
 		ON CONFLICT (user_id) WHERE status = 'pending' DO NOTHING
-		RETURNING `+jobColumns, events.NewID(), userID, typ, mode, trigger, meta.RequestID)
+		RETURNING `+jobColumns, events.NewID(), userID, ask.Type, ask.Mode, ask.Force, trigger, meta.RequestID)
 	if err != nil {
 		return jobRow{}, err
 	}
@@ -182,7 +184,7 @@ func insertJob(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mo
 
 // widen makes the user's pending job cover the request too. A resync covers an incremental sync of the same kinds, and a job that
 // somebody waits for goes before one that was only due.
-func widen(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, trigger string) (jobRow, error) {
+func widen(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, ask Ask, trigger string) (jobRow, error) {
 	row, err := one(ctx, tx, `SELECT `+jobColumns+` FROM sync_jobs WHERE user_id = $1 AND status = 'pending' FOR UPDATE`, userID)
 	if err != nil {
 		return jobRow{}, err
@@ -192,17 +194,19 @@ func widen(ctx context.Context, tx pgx.Tx, meta events.Meta, userID, typ, mode, 
 			return jobRow{}, fmt.Errorf("move sync job %s up: %w", row.ID, err)
 		}
 	}
-	if row.Type != typ {
-		typ = events.SyncFull
+	if row.Type != ask.Type {
+		ask.Type = events.SyncFull
 	}
 	if row.Mode == events.SyncResync {
-		mode = events.SyncResync
+		ask.Mode = events.SyncResync
 	}
-	if row.Type == typ && row.Mode == mode {
+	ask.Force = ask.Force || row.Force
+	if row.Ask == ask {
 		return row, nil
 	}
 	row, err = one(ctx, tx, `
-		UPDATE sync_jobs SET type = $2, mode = $3, version = version + 1 WHERE id = $1 RETURNING `+jobColumns, row.ID, typ, mode)
+		UPDATE sync_jobs SET type = $2, mode = $3, force = $4, version = version + 1 WHERE id = $1 RETURNING `+jobColumns,
+		row.ID, ask.Type, ask.Mode, ask.Force)
 	if err != nil {
 		return jobRow{}, err
 	}
@@ -362,10 +366,9 @@ func (s *Service) Status(ctx context.Context, userID string) (Status, error) {
 
 // jobRow is a job as the table has it.
 type jobRow struct {
-	ID          string
-	UserID      string
-	Type        string
-	Mode        string
+	ID     string
+	UserID string
+	Ask
 	Status      string
 	Version     int64
 	Attempt     int
@@ -379,7 +382,7 @@ type jobRow struct {
 	CompletedAt *time.Time
 }
 
-const jobColumns = `id::text, user_id::text, type, mode, status, version, attempt, lease_token IS NOT NULL, request_id,
+const jobColumns = `id::text, user_id::text, type, mode, force, status, version, attempt, lease_token IS NOT NULL, request_id,
 	progress, result, error, created_at, started_at, completed_at`
 
 func (r jobRow) job() Job {

@@ -17,7 +17,7 @@ func TestRequestsCoalesce(t *testing.T) {
 	w := newWorld(t)
 	p := w.connected(alice)
 	ctx := t.Context()
-	first, coalesced, err := w.Request(ctx, testMeta, p.id, events.SyncTasks, "")
+	first, coalesced, err := w.Request(ctx, testMeta, p.id, Ask{Type: events.SyncTasks})
 	require.NoError(t, err)
 	require.False(t, coalesced)
 	require.Equal(t, Job{
@@ -30,7 +30,7 @@ func TestRequestsCoalesce(t *testing.T) {
 		{events.SyncTasks, events.SyncResync, events.SyncFull, events.SyncResync},
 		{"", "", events.SyncFull, events.SyncResync},
 	} {
-		job, coalesced, err := w.Request(ctx, testMeta, p.id, step.typ, step.mode)
+		job, coalesced, err := w.Request(ctx, testMeta, p.id, Ask{Type: step.typ, Mode: step.mode})
 		require.NoError(t, err)
 		require.True(t, coalesced)
 		require.Equal(t, first.ID, job.ID)
@@ -42,7 +42,7 @@ func TestRequestsCoalesce(t *testing.T) {
 	claimed, err := w.claim(ctx, 1, time.Minute, "")
 	require.NoError(t, err)
 	require.Len(t, claimed, 1)
-	second, coalesced, err := w.Request(ctx, testMeta, p.id, "", "")
+	second, coalesced, err := w.Request(ctx, testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	require.False(t, coalesced, "what runs may have passed the change already")
 	require.NotEqual(t, first.ID, second.ID)
@@ -51,7 +51,7 @@ func TestRequestsCoalesce(t *testing.T) {
 	require.Empty(t, none, "one at a time")
 
 	for _, wrong := range [][2]string{{"mail", ""}, {"", "fast"}} {
-		_, _, err = w.Request(ctx, testMeta, p.id, wrong[0], wrong[1])
+		_, _, err = w.Request(ctx, testMeta, p.id, Ask{Type: wrong[0], Mode: wrong[1]})
 		requireFault(t, err, fault.Invalid, "invalid")
 	}
 	_, err = w.Job(ctx, events.NewID(), first.ID)
@@ -70,7 +70,7 @@ func TestConcurrentRequestsMakeOneJob(t *testing.T) {
 	fresh := make([]bool, 24)
 	for i := range fresh {
 		group.Go(func() error {
-			_, coalesced, err := w.Request(t.Context(), testMeta, p.id, "", "")
+			_, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{})
 			fresh[i] = !coalesced
 			return err
 		})
@@ -90,7 +90,7 @@ func TestCancelPending(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	job, _, err := w.Request(t.Context(), testMeta, p.id, "", "")
+	job, _, err := w.Request(t.Context(), testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	st, err := w.Status(t.Context(), p.id)
 	require.NoError(t, err)
@@ -115,7 +115,7 @@ func TestWhoWaitedLongestComesFirst(t *testing.T) {
 	}
 	request := func(i int) {
 		t.Helper()
-		_, _, err := w.Request(t.Context(), testMeta, people[i].id, "", "")
+		_, _, err := w.Request(t.Context(), testMeta, people[i].id, Ask{})
 		require.NoError(t, err)
 	}
 	next := func() string {

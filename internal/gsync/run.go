@@ -25,6 +25,7 @@ type run struct {
 	result   Result // what is committed, of this and earlier attempts
 	earlier  int64  // requests of earlier attempts
 	warnings []string
+	guarded  string // why a sweep was not carried out, for people; empty: none was held back
 	told     told
 }
 
@@ -34,7 +35,7 @@ type step func(ctx context.Context) (finish, error)
 
 type finish func(ctx context.Context, tx pgx.Tx, d *Result) error
 
-// attempt runs the job. It returns nil when the job is completed.
+// attempt runs the job. It returns nil when the job is completed, and errGuarded when it has ended in questions.
 func (s *Service) attempt(ctx context.Context, c claimed) error {
 	r, err := s.begin(ctx, c)
 	if err != nil {
@@ -196,6 +197,23 @@ func (r *run) fenced(ctx context.Context, tx pgx.Tx, fn finish) (Result, error) 
 	return sum, nil
 }
 
+// errGuarded ends a job that did all it could but a sweep, about which its user is asked. That is on record already.
+var errGuarded = errors.New("a sweep was held back")
+
+// sweeps decides about what a full read has not seen, of all that is stored. A list that is missing so much of so many has more
+// likely gone wrong than told of deletions: then nothing is swept, the next read is no delta of this one, and the user is asked.
+func (r *run) sweeps(what string, unseen, all int64) bool {
+	if r.job.Force || all <= guardItems || unseen*guardShare <= all {
+		return true
+	}
+	r.guarded = fmt.Sprintf("Google lists %d of %d %s no more. None was deleted here; if that is right, "+
+		"ask for a sync with mode resync and force.", unseen, all, what)
+	return false
+}
+
+// More than half of more than so many items is too much for a sweep without a question.
+const guardItems, guardShare = 20, 2
+
 // complete runs the last step's transaction and ends the job in it.
 func (r *run) complete(ctx context.Context, last finish) error {
 	err := r.s.ob.Tx(ctx, func(tx pgx.Tx) error {
@@ -209,6 +227,9 @@ func (r *run) complete(ctx context.Context, last finish) error {
 		if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET result = $2, error = NULL WHERE id = $1`, r.job.ID, sum); err != nil {
 			return fmt.Errorf("save result of job %s: %w", r.job.ID, err)
 		}
+		if r.guarded != "" {
+			return r.s.failTx(ctx, tx, r.job, JobError{Code: codeSweepGuard, Message: r.guarded})
+		}
 		row, err := r.s.end(ctx, tx, r.job, StatusCompleted, nil)
 		if err != nil {
 			return err
@@ -221,6 +242,9 @@ func (r *run) complete(ctx context.Context, last finish) error {
 	})
 	if err != nil {
 		return fmt.Errorf("complete job %s: %w", r.job.ID, err)
+	}
+	if r.guarded != "" {
+		return errGuarded
 	}
 	return nil
 }
@@ -277,6 +301,7 @@ const (
 	codeRateLimited = "rate_limited"
 	codeUnavailable = "google_unavailable"
 	codeTimeout     = "timeout"
+	codeSweepGuard  = "sweep_guard"
 	codeInternal    = "internal"
 )
 

@@ -118,8 +118,8 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // RunNow queues a sync and runs it here, or waits for the process that has taken it, until the job has ended. When ctx
 // ends first the job goes on elsewhere.
-func (s *Service) RunNow(ctx context.Context, meta events.Meta, userID, typ, mode string) (Job, error) {
-	job, _, err := s.Request(ctx, meta, userID, typ, mode)
+func (s *Service) RunNow(ctx context.Context, meta events.Meta, userID string, ask Ask) (Job, error) {
+	job, _, err := s.Request(ctx, meta, userID, ask)
 	if err != nil {
 		return Job{}, err
 	}
@@ -324,6 +324,8 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 	switch {
 	case err == nil:
 		return "completed"
+	case errors.Is(err, errGuarded):
+		return "failed"
 	case errors.Is(err, errLeaseLost):
 		return "lost"
 	case s.isCancelled(ctx, c):
@@ -399,16 +401,18 @@ func (s *Service) endCancelled(ctx context.Context, c claimed) error {
 }
 
 func (s *Service) fail(ctx context.Context, c claimed, why JobError) error {
-	return s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		row, err := s.end(ctx, tx, c, StatusFailed, &why)
-		if err != nil {
-			return err
-		}
-		return outbox.Append(ctx, tx, events.New(s.background(c.UserID, c.RequestID), c.ID, events.SyncFailed{
-			JobID: c.ID, UserID: c.UserID, Version: row.Version, Type: c.Type, Mode: c.Mode, Attempt: int64(row.Attempt),
-			Code: why.Code, Retryable: why.Retryable,
-		}))
-	})
+	return s.ob.Tx(ctx, func(tx pgx.Tx) error { return s.failTx(ctx, tx, c, why) })
+}
+
+func (s *Service) failTx(ctx context.Context, tx pgx.Tx, c claimed, why JobError) error {
+	row, err := s.end(ctx, tx, c, StatusFailed, &why)
+	if err != nil {
+		return err
+	}
+	return outbox.Append(ctx, tx, events.New(s.background(c.UserID, c.RequestID), c.ID, events.SyncFailed{
+		JobID: c.ID, UserID: c.UserID, Version: row.Version, Type: c.Type, Mode: c.Mode, Attempt: int64(row.Attempt),
+		Code: why.Code, Retryable: why.Retryable,
+	}))
 }
 
 // end makes the status the job's last.

@@ -37,7 +37,7 @@ func (w *world) holding(part string, nth int32) (reached <-chan struct{}, releas
 
 func (p *person) request(typ string) Job {
 	p.t.Helper()
-	job, _, err := p.Request(p.t.Context(), testMeta, p.id, typ, "")
+	job, _, err := p.Request(p.t.Context(), testMeta, p.id, Ask{Type: typ})
 	require.NoError(p.t, err)
 	return job
 }
@@ -397,7 +397,7 @@ func TestRunNowWaitsForWhoeverHasIt(t *testing.T) {
 	<-reached
 	done := make(chan Job)
 	go func() {
-		job, err := w.RunNow(t.Context(), testMeta, p.id, "", "")
+		job, err := w.RunNow(t.Context(), testMeta, p.id, Ask{})
 		if err != nil {
 			t.Error(err)
 		}

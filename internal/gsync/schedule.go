@@ -99,7 +99,7 @@ func (s *Service) enqueueDue(ctx context.Context, tx pgx.Tx, userID string) (mad
 	if !known {
 		trigger = events.TriggerConnect
 	}
-	_, err = insertJob(ctx, tx, s.background(userID, ""), userID, events.SyncFull, events.SyncIncremental, trigger)
+	_, err = insertJob(ctx, tx, s.background(userID, ""), userID, Ask{Type: events.SyncFull, Mode: events.SyncIncremental}, trigger)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return false, nil
 	}

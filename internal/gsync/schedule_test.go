@@ -127,7 +127,7 @@ func TestAnOutageMakesNoStampede(t *testing.T) {
 
 	w.makes(maxScheduled)
 	w.makes(0)
-	asked, coalesced, err := w.Request(t.Context(), testMeta, p.id, "", "")
+	asked, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	require.False(t, coalesced)
 	first, err := w.claim(t.Context(), 1, time.Minute, "")
@@ -157,7 +157,7 @@ func TestWhoAsksMovesTheDueJobUp(t *testing.T) {
 		one.due()
 	}
 	w.makes(2)
-	job, coalesced, err := w.Request(t.Context(), testMeta, p.id, "", "")
+	job, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	require.True(t, coalesced)
 	first, err := w.claim(t.Context(), 1, time.Minute, "")

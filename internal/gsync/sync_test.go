@@ -9,9 +9,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/calendar/v3"
+	"google.golang.org/api/tasks/v1"
 
 	"fdc/events"
 	"fdc/internal/devstack/googleemu"
+	"fdc/internal/platform/fault"
 	"fdc/internal/task"
 )
 
@@ -180,3 +182,101 @@ func TestEditsOnBothSides(t *testing.T) {
 }
 
 func bodyOf(s string) *strings.Reader { return strings.NewReader(s) }
+
+// A list that comes back nearly empty has more likely gone wrong than told of deletions.
+func TestSweepGuard(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{events.SyncTasks, events.SyncCalendar} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.connected(alice)
+			const all, left = 24, 11
+			theirs := make([]string, all)
+			var emptied func(string)
+			var here func() int
+			if kind == events.SyncTasks {
+				google := p.googleTasks()
+				for i := range theirs {
+					made, err := google.Tasks.Insert(defaultList, &tasks.Task{Title: fmt.Sprintf("task %d", i)}).Do()
+					require.NoError(t, err)
+					theirs[i] = made.Id
+				}
+				// To another list: the list says nothing of what left it, unlike of what was deleted.
+				other, err := google.Tasklists.Insert(&tasks.TaskList{Title: "Other"}).Do()
+				require.NoError(t, err)
+				emptied = func(id string) {
+					_, err := google.Tasks.Move(defaultList, id).DestinationTasklist(other.Id).Do()
+					require.NoError(t, err)
+				}
+				here = func() int { return len(p.here()) }
+			} else {
+				google := p.googleCalendar()
+				day := time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
+				for i := range theirs {
+					start := day.AddDate(0, 0, i)
+					made, err := google.Events.Insert(primaryCalendar, &calendar.Event{
+						Summary: fmt.Sprintf("event %d", i), Start: moment(start, "UTC"), End: moment(start.Add(time.Hour), "UTC"),
+					}).Do()
+					require.NoError(t, err)
+					theirs[i] = made.Id
+				}
+				emptied = func(id string) { require.NoError(t, google.Events.Delete(primaryCalendar, id).Do()) }
+				here = func() int {
+					list, err := p.Events(t.Context(), p.id, day, day.AddDate(0, 2, 0))
+					require.NoError(t, err)
+					return len(list)
+				}
+			}
+			p.synced(kind, events.SyncIncremental)
+			require.Equal(t, all, here())
+			for _, id := range theirs[left:] {
+				emptied(id)
+			}
+			p.create(task.Draft{Title: "made here", Suit: "heart", Status: "todo"})
+
+			for range 2 {
+				job := p.sync(kind, events.SyncResync)
+				require.Equal(t, StatusFailed, job.Status)
+				require.Equal(t, codeSweepGuard, job.Error.Code)
+				require.Contains(t, job.Error.Message, "13 of 24")
+				require.False(t, job.Error.Retryable)
+				require.GreaterOrEqual(t, here(), all, "nothing is deleted before the user was asked")
+			}
+			require.Equal(t, 2, w.count(p.id, "sync.failed"))
+
+			job, err := w.RunNow(t.Context(), testMeta, p.id, Ask{Type: kind, Mode: events.SyncResync, Force: true})
+			require.NoError(t, err)
+			require.Equal(t, StatusCompleted, job.Status, "%+v", job.Error)
+			if kind == events.SyncTasks {
+				require.EqualValues(t, all-left, job.Result.Tasks.Deleted)
+				require.Equal(t, left+1, here())
+				p.equal()
+			} else {
+				require.EqualValues(t, all-left, job.Result.Calendar.Deleted)
+				require.Equal(t, left, here())
+			}
+		})
+	}
+}
+
+func TestForce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	_, _, err := w.Request(t.Context(), testMeta, p.id, Ask{Force: true})
+	var wrong *fault.Error
+	require.ErrorAs(t, err, &wrong)
+	require.Equal(t, []fault.Field{{Pointer: "/force", Detail: "goes with mode resync only"}}, wrong.Fields)
+
+	_, _, err = w.Request(t.Context(), testMeta, p.id, Ask{Mode: events.SyncResync})
+	require.NoError(t, err)
+	_, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{Mode: events.SyncResync, Force: true})
+	require.NoError(t, err)
+	require.True(t, coalesced)
+	_, _, err = w.Request(t.Context(), testMeta, p.id, Ask{})
+	require.NoError(t, err)
+	jobs, err := w.claim(t.Context(), 1, time.Minute, "")
+	require.NoError(t, err)
+	require.Equal(t, Ask{Type: events.SyncFull, Mode: events.SyncResync, Force: true}, jobs[0].Ask, "a request that comes later takes nothing back")
+}

@@ -24,8 +24,6 @@ const (
 	overlap = 5 * time.Minute
 	// searchMargin is how far before an intent its insert is searched for, whatever the two clocks think.
 	searchMargin = 10 * time.Minute
-	// A full read that has not seen so much of so many tasks has more likely gone wrong than told of deletions.
-	guardLinks, guardShare = 20, 0.5
 )
 
 // taskSync is the two-way sync of a workspace's tasks with a list.
@@ -36,7 +34,7 @@ type taskSync struct {
 	generation int64     // of a full read; 0 for a delta
 	latest     time.Time // change seen
 	done       int64
-	gone       bool // the list is no more
+	gone       bool // the list is no more, or not to be trusted
 }
 
 // taskSteps are the pull and then the push: what Google has is known before anything is written to it.
@@ -83,7 +81,7 @@ func (t *taskSync) pull(ctx context.Context) (finish, error) {
 			return saveUpdatedMin(ctx, tx, t.owner, t.resource, t.latest)
 		}, nil
 	}
-	if err := t.sweep(ctx); err != nil {
+	if err := t.sweep(ctx); err != nil || t.gone {
 		return nil, err
 	}
 	return func(ctx context.Context, tx pgx.Tx, _ *Result) error {
@@ -407,8 +405,8 @@ func (t *taskSync) sweep(ctx context.Context) error {
 	if err != nil || unseen == 0 {
 		return err
 	}
-	if all > guardLinks && float64(unseen) > guardShare*float64(all) {
-		t.warn("Google listed so few of the synced tasks that %d were kept instead of deleted here.", unseen)
+	if !t.sweeps("synced tasks", unseen, all) {
+		t.gone = true
 		return nil
 	}
 	for {

@@ -162,9 +162,9 @@ func TestATaskMovedToAnotherListIsGone(t *testing.T) {
 	for i := 10; i < 30; i++ {
 		move(fmt.Sprintf("number %d", i))
 	}
-	result := p.synced("", events.SyncResync)
-	require.Zero(t, result.Tasks, "too much at once to be believed")
-	require.Len(t, result.Warnings, 1)
+	job := p.sync("", events.SyncResync)
+	require.Equal(t, codeSweepGuard, job.Error.Code, "too much at once to be believed")
+	require.Zero(t, job.Result.Tasks)
 	p.one("number 10")
 }
 

@@ -186,7 +186,7 @@ func (p *person) consent(email string, connect bool) Grant {
 // sync runs a sync to its end.
 func (p *person) sync(typ, mode string) Job {
 	p.t.Helper()
-	job, err := p.RunNow(p.t.Context(), testMeta, p.id, typ, mode)
+	job, err := p.RunNow(p.t.Context(), testMeta, p.id, Ask{Type: typ, Mode: mode})
 	require.NoError(p.t, err)
 	return job
 }

@@ -38,8 +38,9 @@ type SyncSettings struct {
 
 // SyncRequest asks for a sync.
 type SyncRequest struct {
-	Type string `json:"type,omitempty" enum:"tasks|calendar|full" doc:"What; full, when left out, is both."`
-	Mode string `json:"mode,omitempty" enum:"incremental|resync" doc:"Only what changed, when left out, or all anew."`
+	Type  string `json:"type,omitempty" enum:"tasks|calendar|full" doc:"What; full, when left out, is both."`
+	Mode  string `json:"mode,omitempty" enum:"incremental|resync" doc:"Only what changed, when left out, or all anew."`
+	Force bool   `json:"force,omitempty" doc:"With resync: delete here what Google lists no more even when that is more than half of over 20 items, which otherwise fails with the code sweep_guard."`
 }
 
 // SyncQueued says that a sync will run.
@@ -256,13 +257,13 @@ func (a *api) requestSync(c *call) error {
 		return err
 	}
 	if !a.SyncAsync || !a.Flags.Enabled(flags.SyncAsync) {
-		job, err := a.Google.RunNow(c.ctx(), c.meta(), c.user(), in.Type, in.Mode)
+		job, err := a.Google.RunNow(c.ctx(), c.meta(), c.user(), gsync.Ask(in))
 		if err != nil {
 			return err
 		}
 		return c.json(http.StatusOK, jobOf(job))
 	}
-	job, coalesced, err := a.Google.Request(c.ctx(), c.meta(), c.user(), in.Type, in.Mode)
+	job, coalesced, err := a.Google.Request(c.ctx(), c.meta(), c.user(), gsync.Ask(in))
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,10 @@ func TestSyncIsQueued(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, bob.get(job).status)
 	require.Equal(t, http.StatusNotFound, bob.send(http.MethodDelete, job, nil).status)
 
+	forced := alice.send(http.MethodPost, "/api/google/sync", `{"mode":"resync","force":true}`)
+	require.Equal(t, http.StatusAccepted, forced.status)
+	require.Equal(t, queued.str("jobId"), forced.str("jobId"))
+
 	cancelled := alice.send(http.MethodDelete, job, nil)
 	require.Equal(t, http.StatusAccepted, cancelled.status)
 	require.Equal(t, "cancelled", alice.get(job).str("status"))

@@ -171,7 +171,7 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	must(err)
 	_, err = google.Events(ctx, me, time.Now(), time.Now().AddDate(0, 1, 0))
 	must(err)
-	job, _, err := google.Request(ctx, meta, me, events.SyncTasks, events.SyncIncremental)
+	job, _, err := google.Request(ctx, meta, me, gsync.Ask{Type: events.SyncTasks, Mode: events.SyncIncremental})
 	must(err)
 	_, err = google.Job(ctx, me, job.ID)
 	must(err)
