@@ -85,6 +85,7 @@ var catalogue = [...]Type{
 	define[OpsReplayed]("ops", "replayed", ScopeSystem, "An operator fed stored events to a consumer again."),
 	define[OpsDeadLetterRequeued]("ops", "dead_letter_requeued", ScopeSystem, "An operator gave a dead letter to its consumer again."),
 	define[OpsDeadLetterDiscarded]("ops", "dead_letter_discarded", ScopeSystem, "An operator discarded a dead letter."),
+	define[OpsKeysRotated]("ops", "keys_rotated", ScopeSystem, "An operator had all that is sealed sealed under the newest key."),
 }
 
 var (

@@ -116,6 +116,7 @@ var examples = []events.Event{
 	example(byOperator, events.OpsDeadLetterDiscarded{
 		Consumer: "syncer", Sequence: 8, EventID: exampleJob, Reason: "the account is gone",
 	}),
+	example(byOperator, events.OpsKeysRotated{Key: "v2", Resealed: 1840}),
 }
 
 func example(meta events.Meta, data events.Payload) events.Event {

@@ -29,3 +29,11 @@ type OpsDeadLetterDiscarded struct {
 }
 
 func (p OpsDeadLetterDiscarded) key() key { return key{id: p.Consumer} }
+
+// OpsKeysRotated is the data of ops.keys_rotated. It stands alone; its subject is the key.
+type OpsKeysRotated struct {
+	Key      string `json:"key"      rule:"text"  doc:"The version of the key that seals everything now."`
+	Resealed int64  `json:"resealed" rule:"count" doc:"How many values were sealed anew."`
+}
+
+func (p OpsKeysRotated) key() key { return key{id: p.Key} }

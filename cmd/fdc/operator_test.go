@@ -14,7 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/devstack"
 	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/seal"
 )
 
 // patience bounds what takes milliseconds on a machine that has nothing else to do.
@@ -27,6 +29,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("sessions", d.testSessions)
 	t.Run("users", d.testUsers)
 	t.Run("flags", d.testFlags)
+	t.Run("keys", d.testKeys)
 	d.interrupt(t)
 }
 
@@ -278,4 +281,59 @@ func (d *dev) testFlags(t *testing.T) {
 		d.run(t, daemon.ExitUsage, append([]string{"flags"}, args...)...)
 	}
 	d.audited(t, "flag.changed", "sync_async", 2)
+}
+
+func (d *dev) testKeys(t *testing.T) {
+	type report struct {
+		Current  string
+		Rotated  bool
+		Resealed int64
+		Items    []struct {
+			Key    string
+			Values int64
+			Known  bool
+		}
+		Removable []string
+	}
+	var plan report
+	d.json(t, &plan, "keys", "rotate")
+	require.Equal(t, "v1", plan.Current)
+	require.False(t, plan.Rotated)
+	require.Len(t, plan.Items, 1)
+	tokens := plan.Items[0].Values
+	require.NotZero(t, tokens, "the demo's founder is connected")
+	require.True(t, plan.Items[0].Known)
+
+	kept, err := devstack.ReadMasterKeys(d.Data)
+	require.NoError(t, err)
+	fresh := seal.NewKey("v2")
+	rotate := func(args ...string) (out report) {
+		t.Helper()
+		cmd := command(t, append([]string{"keys", "rotate", "--json", "--data", d.Data}, args...)...)
+		cmd.Env = append(cmd.Env, "MASTER_ENCRYPTION_KEYS="+fresh.Reveal()+","+kept.Reveal())
+		printed, err := cmd.Output()
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(printed, &out))
+		return out
+	}
+	require.Zero(t, rotate().Resealed)
+	done := rotate("--yes")
+	require.True(t, done.Rotated)
+	require.Equal(t, tokens, done.Resealed)
+	require.Equal(t, "v2", done.Items[0].Key)
+	require.Equal(t, []string{"v1"}, done.Removable)
+	d.audited(t, "ops.keys_rotated", "v2", 1)
+
+	d.json(t, &plan, "keys", "rotate")
+	require.False(t, plan.Items[0].Known, "the running stack has no such key")
+	out, problems := d.run(t, daemon.ExitFailed, "keys", "rotate", "--yes")
+	require.Contains(t, problems, "not in MASTER_ENCRYPTION_KEYS")
+	require.Contains(t, out, "v2")
+	for _, wrong := range [][]string{{"keys"}, {"keys", "turn"}, {"keys", "rotate", "now"}} {
+		d.run(t, daemon.ExitUsage, wrong...)
+	}
+	// Back, so that the stack finds its tokens again.
+	cmd := command(t, "keys", "rotate", "--yes", "--data", d.Data)
+	cmd.Env = append(cmd.Env, "MASTER_ENCRYPTION_KEYS="+kept.Reveal()+","+fresh.Reveal())
+	require.NoError(t, cmd.Run())
 }

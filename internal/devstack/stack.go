@@ -101,7 +101,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		defer cancel()
 		err = errors.Join(err, database.Stop(stopCtx))
 	}()
-	kept, err := loadSecrets(filepath.Join(o.Data, "secrets.json"))
+	kept, err := loadSecrets(filepath.Join(o.Data, secretsFile))
 	if err != nil {
 		return err
 	}
@@ -258,6 +258,19 @@ func ReadAddresses(data string) (Addresses, error) {
 	}
 	return a, nil
 }
+
+// ReadMasterKeys finds the keys that seal what is stored under a data directory.
+func ReadMasterKeys(data string) (seal.Secret, error) {
+	path := filepath.Join(data, secretsFile)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("no keys found in --data %s: %w", data, err)
+	}
+	kept, err := loadSecrets(path)
+	return kept.MasterKeys, err
+}
+
+// secretsFile holds what is made once per data directory.
+const secretsFile = "secrets.json"
 
 // secrets are made once per data directory.
 type secrets struct {

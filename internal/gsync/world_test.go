@@ -115,10 +115,12 @@ func newWorldWith(t *testing.T, nc *nats.Conn) *world {
 	return w
 }
 
+const testKey = "v1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+
 // newService returns one more node on the same database and Google.
 func (w *world) newService(nc *nats.Conn) *Service {
 	w.t.Helper()
-	keys, err := seal.ParseKeys("v1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+	keys, err := seal.ParseKeys(testKey)
 	require.NoError(w.t, err)
 	s := New(Config{
 		Outbox: w.ob, OAuth: OAuth{ClientID: "fdc-test", ClientSecret: "secret", Endpoint: w.base}, Keys: keys, Tasks: w.tasks,

@@ -7,6 +7,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -47,6 +49,20 @@ func ParseKeys(list Secret) (*Keys, error) {
 	return k, nil
 }
 
+// Current is the version of the key that seals.
+func (k *Keys) Current() string { return k.current }
+
+// Versions are those of all keys that open.
+func (k *Keys) Versions() []string { return slices.Sorted(maps.Keys(k.ciphers)) }
+
+// VersionOf is the version of the key that a value was sealed with; empty when it isn't sealed.
+func VersionOf(sealed []byte) string {
+	if len(sealed) == 0 || len(sealed) < 1+int(sealed[0]) {
+		return ""
+	}
+	return string(sealed[1 : 1+int(sealed[0])])
+}
+
 // NewKey makes a random key in the form ParseKeys reads.
 func NewKey(version string) Secret {
 	key := make([]byte, 32)
@@ -71,10 +87,11 @@ func (k *Keys) Seal(purpose string, plain []byte) []byte {
 
 // Open decrypts what Seal made for the same purpose, under any of the keys.
 func (k *Keys) Open(purpose string, sealed []byte) ([]byte, error) {
-	if len(sealed) == 0 || len(sealed) < 1+int(sealed[0]) {
+	version := VersionOf(sealed)
+	if version == "" {
 		return nil, errors.New("open sealed value: too short")
 	}
-	version, rest := string(sealed[1:1+int(sealed[0])]), sealed[1+int(sealed[0]):]
+	rest := sealed[1+len(version):]
 	aead, ok := k.ciphers[version]
 	if !ok {
 		return nil, fmt.Errorf("open sealed value: key %q is not in MASTER_ENCRYPTION_KEYS", version)

@@ -1,0 +1,131 @@
+package gsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"fdc/events"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/seal"
+)
+
+// TokenKeys counts the stored tokens by the version of the key that they are sealed with.
+func (s *Service) TokenKeys(ctx context.Context) (map[string]int64, error) {
+	rows, err := s.ob.Pool().Query(ctx, `
+		SELECT encode(substr(t.token, 2, get_byte(t.token, 0)), 'escape'), count(*)
+		FROM google_accounts a CROSS JOIN LATERAL (VALUES (a.access_token), (a.refresh_token)) t (token)
+		WHERE t.token IS NOT NULL GROUP BY 1`)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("count sealed tokens: %w", err))
+	}
+	counts := map[string]int64{}
+	var version string
+	var count int64
+	_, err = pgx.ForEachRow(rows, []any{&version, &count}, func() error {
+		counts[version] = count
+		return nil
+	})
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("count sealed tokens: %w", err))
+	}
+	return counts, nil
+}
+
+// resealBatch is how many accounts are looked up at a time.
+const resealBatch = 100
+
+// Reseal seals every stored token under the current key, account by account, while all else goes on: an account's row is locked
+// for a moment, so that no token that a refresh brings is replaced by the one before. It may be broken off and called again.
+// What can't be opened is left as it is and part of the error at the end. tell, called after each batch, hears how many were done.
+func (s *Service) Reseal(ctx context.Context, meta events.Meta, tell func(resealed int64)) (resealed int64, err error) {
+	resealed, err = s.reseal(ctx, tell)
+	if resealed == 0 {
+		return 0, err
+	}
+	ctx = context.WithoutCancel(ctx) // what was done is done, however it ended
+	told := s.ob.Tx(ctx, func(tx pgx.Tx) error {
+		return outbox.Append(ctx, tx, events.New(meta, "", events.OpsKeysRotated{Key: s.keys.Current(), Resealed: resealed}))
+	})
+	return resealed, errors.Join(err, told)
+}
+
+func (s *Service) reseal(ctx context.Context, tell func(resealed int64)) (resealed int64, err error) {
+	var unreadable []error
+	for after := nilUUID; ; {
+		ids, err := s.sealedOtherwise(ctx, after)
+		if err != nil {
+			return resealed, errors.Join(append(unreadable, err)...)
+		}
+		for _, userID := range ids {
+			n, err := s.resealAccount(ctx, userID)
+			if sealed, ok := errors.AsType[*unreadableError](err); ok {
+				unreadable = append(unreadable, sealed)
+			} else if err != nil {
+				return resealed, errors.Join(append(unreadable, err)...)
+			}
+			resealed += n
+		}
+		tell(resealed)
+		if len(ids) < resealBatch {
+			return resealed, errors.Join(unreadable...)
+		}
+		after = ids[len(ids)-1]
+	}
+}
+
+// unreadableError is a token that none of the keys opens.
+type unreadableError struct{ err error }
+
+func (e *unreadableError) Error() string { return e.err.Error() }
+func (e *unreadableError) Unwrap() error { return e.err }
+
+// sealedOtherwise lists accounts after an id that have a token under another key than the current one.
+func (s *Service) sealedOtherwise(ctx context.Context, after string) ([]string, error) {
+	prefix := append([]byte{byte(len(s.keys.Current()))}, s.keys.Current()...) //nolint:gosec // ParseKeys bounds it
+	rows, err := s.ob.Pool().Query(ctx, `
+		SELECT user_id::text FROM google_accounts
+		WHERE user_id > $1 AND (substr(access_token, 1, length($2::bytea)) <> $2 OR substr(refresh_token, 1, length($2)) <> $2)
+		ORDER BY user_id LIMIT $3`, after, prefix, resealBatch)
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("find tokens to seal anew: %w", err))
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, postgres.Fault(fmt.Errorf("find tokens to seal anew: %w", err))
+	}
+	return ids, nil
+}
+
+func (s *Service) resealAccount(ctx context.Context, userID string) (resealed int64, err error) {
+	err = s.ob.Tx(ctx, func(tx pgx.Tx) error {
+		resealed = 0
+		a, err := lockAccount(ctx, tx, userID)
+		if err != nil {
+			return err
+		}
+		for kind, token := range map[string]*[]byte{kindAccess: &a.AccessToken, kindRefresh: &a.RefreshToken} {
+			if len(*token) == 0 || seal.VersionOf(*token) == s.keys.Current() {
+				continue
+			}
+			plain, err := s.open(userID, kind, *token)
+			if err != nil {
+				return &unreadableError{err}
+			}
+			*token = s.seal(userID, kind, plain)
+			resealed++
+		}
+		if _, err := tx.Exec(ctx, `UPDATE google_accounts SET access_token = $2, refresh_token = $3 WHERE user_id = $1`,
+			userID, a.AccessToken, a.RefreshToken); err != nil {
+			return fmt.Errorf("seal tokens of user %s anew: %w", userID, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return resealed, nil
+}
