@@ -40,10 +40,11 @@ func TestKeysAreRotatedWhileTokensAreRefreshed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, map[string]int64{"v1": 10}, counts)
 
-	// A node that seals with the new key already, and whose every refresh takes the refresh token before out of use.
+	// A node that seals with the new key already, and whose every refresh takes the refresh token before out of use. One account
+	// is left to the rotation.
 	var stop atomic.Bool
 	var wait sync.WaitGroup
-	for _, p := range people {
+	for _, p := range people[1:] {
 		wait.Go(func() {
 			for !stop.Load() {
 				token, err := s.access(t.Context(), p.id, "")
