@@ -194,7 +194,9 @@ func (s *stack) run(ctx context.Context, admin *daemon.Admin, httpListener net.L
 		}, r)
 	})
 	start(bus.Syncer, func(ctx context.Context, r service.Runtime) error {
-		return service.RunSyncer(ctx, service.SyncerConfig{Common: s.common(bus.Syncer), Google: s.oauth(), Keys: keys}, r)
+		return service.RunSyncer(ctx, service.SyncerConfig{
+			Common: s.common(bus.Syncer), Google: s.oauth(), Keys: keys, PublicURL: service.PublicURL{URL: public},
+		}, r)
 	})
 	start(bus.CacheInvalidator, func(ctx context.Context, r service.Runtime) error {
 		return service.RunCacheInvalidator(ctx, service.CacheInvalidatorConfig{Common: s.common(bus.CacheInvalidator)}, r)

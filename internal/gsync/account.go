@@ -80,6 +80,7 @@ func labels(scopes []string) []string {
 // connected.
 func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID string) error {
 	var before account
+	var channels []channel
 	err := s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		a, err := lockAccount(ctx, tx, userID)
 		if err != nil || a.State == StateDisconnected {
@@ -95,6 +96,9 @@ func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID strin
 		if err := cancelJobs(ctx, tx, meta, userID); err != nil {
 			return err
 		}
+		if channels, err = forgetChannels(ctx, tx, userID); err != nil {
+			return err
+		}
 		return outbox.Append(ctx, tx, events.New(meta, userID, events.GoogleDisconnected{
 			UserID: userID, Version: version, Reason: "user",
 		}))
@@ -103,6 +107,9 @@ func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID strin
 		return err
 	}
 	// Only now: to a job that still runs, a revoked token would look as if the user had done it at Google.
+	ctx, cancel := context.WithTimeout(ctx, oauthTimeout)
+	defer cancel()
+	s.stopChannels(ctx, before, channels)
 	s.revokeAll(ctx, before)
 	return nil
 }
@@ -115,8 +122,6 @@ func (s *Service) revokeAll(ctx context.Context, a account) {
 	if len(sealed) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, oauthTimeout)
-	defer cancel()
 	token, err := s.open(a.UserID, kind, sealed)
 	if err == nil {
 		err = s.revoke(ctx, token)

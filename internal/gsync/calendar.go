@@ -31,6 +31,7 @@ func (r *run) calendarSteps(ctx context.Context, stored bool) ([]step, error) {
 			return forgetCalendars(ctx, tx, r.userID, r.settings.CalendarIDs)
 		}, nil
 	}}
+	steps = append(steps, r.watchCalendars)
 	for _, id := range r.settings.CalendarIDs {
 		steps = append(steps, func(ctx context.Context) (finish, error) { return r.pullCalendar(ctx, id) })
 	}

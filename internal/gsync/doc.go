@@ -29,6 +29,9 @@
 // job does all else and fails with the code sweep_guard, and a resync with force is the answer to it. Data that breaks the rules (an end before the start, an unknown zone, a bad RRULE) is
 // kept and shown as far as it can be, and never fails a sync.
 //
+// Channels (events.watch) make Google tell of changes. They are a hint: a lost or late notification costs the time until the next
+// sync by the clock, a repeated or forged one nothing.
+//
 // # Tasks
 //
 // A link holds what Google had of a task when last heard of. It is the base of a three-way merge, field by field: edits of

@@ -53,6 +53,7 @@ type Config struct {
 	Members Members
 	Source  string                // of the events of background work, "/fdc/syncer"
 	Version string                // for the User-Agent
+	Webhook string                // the address that Google may post notifications to; empty: none is asked for
 	NATS    *nats.Conn            // for the progress of running jobs; without it none is told
 	Log     zerolog.Logger        //
 	Metrics prometheus.Registerer // where the metrics go; nowhere when nil
@@ -72,6 +73,7 @@ type Service struct {
 	members   Members
 	source    string
 	agent     string
+	webhook   string
 	nc        *nats.Conn
 	log       zerolog.Logger
 	metrics   *metrics
@@ -97,7 +99,7 @@ func New(c Config) *Service {
 	}
 	return &Service{
 		ob: c.Outbox, oauth: c.OAuth, keys: c.Keys, tasks: c.Tasks, members: c.Members, source: c.Source,
-		agent: "fdc/" + c.Version, nc: c.NATS, log: c.Log, metrics: newMetrics(c.Metrics), transport: c.Transport,
+		agent: "fdc/" + c.Version, webhook: c.Webhook, nc: c.NATS, log: c.Log, metrics: newMetrics(c.Metrics), transport: c.Transport,
 		backoff: c.Backoff, eventPage: eventPage,
 	}
 }
@@ -113,6 +115,8 @@ type metrics struct {
 	seconds prometheus.Histogram
 	running prometheus.Gauge
 	calls   *prometheus.CounterVec
+
+	notifications *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -130,9 +134,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gsync_google_requests_total", Help: "Requests to Google by status; 0 when there was no answer.",
 		}, []string{"status"}),
+		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gsync_notifications_total", Help: "Notifications that came in Google's name, by what was made of them.",
+		}, []string{"outcome"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.jobs, m.seconds, m.running, m.calls)
+		reg.MustRegister(m.jobs, m.seconds, m.running, m.calls, m.notifications)
 	}
 	return m
 }

@@ -171,11 +171,15 @@ func enqueue(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, as
 
 // insertJob makes a pending job; pgx.ErrNoRows while the user has one.
 func insertJob(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, ask Ask, trigger string) (jobRow, error) {
+	wait := time.Duration(0)
+	if trigger == events.TriggerWebhook {
+		wait = notificationPause
+	}
 	row, err := one(ctx, tx, `
-		INSERT INTO sync_jobs (id, user_id, type, mode, force, trigger, request_id, previous_start)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
+		INSERT INTO sync_jobs (id, user_id, type, mode, force, trigger, request_id, run_after, previous_start)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8::interval, (SELECT max(started_at) FROM sync_jobs WHERE user_id = $2))
 		ON CONFLICT (user_id) WHERE status = 'pending' DO NOTHING
-		RETURNING `+jobColumns, events.NewID(), userID, ask.Type, ask.Mode, ask.Force, trigger, meta.RequestID)
+		RETURNING `+jobColumns, events.NewID(), userID, ask.Type, ask.Mode, ask.Force, trigger, meta.RequestID, wait)
 	if err != nil {
 		return jobRow{}, err
 	}
@@ -190,7 +194,10 @@ func widen(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string, ask 
 		return jobRow{}, err
 	}
 	if trigger == events.TriggerUser {
-		if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET trigger = $2 WHERE id = $1 AND trigger <> $2`, row.ID, trigger); err != nil {
+		_, err := tx.Exec(ctx, `
+			UPDATE sync_jobs SET trigger = $2, run_after = CASE attempt WHEN 0 THEN created_at ELSE run_after END
+			WHERE id = $1 AND trigger <> $2`, row.ID, trigger)
+		if err != nil {
 			return jobRow{}, fmt.Errorf("move sync job %s up: %w", row.ID, err)
 		}
 	}

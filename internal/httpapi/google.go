@@ -136,6 +136,21 @@ func googleRoutes() []route {
 			handle:  (*api).disconnectGoogle,
 		},
 		{
+			method: http.MethodPost, path: "/api/google/webhook", id: "googleWebhook", tag: tag, public: true, charges: true,
+			summary: "Where Google tells of changes in a calendar.",
+			headers: []header{
+				{"X-Goog-Channel-ID", "The channel that FDC opened."},
+				{"X-Goog-Channel-Token", "What FDC gave Google with it; 404 when it is another."},
+				{"X-Goog-Resource-ID", "What the channel is about."},
+				{"X-Goog-Resource-State", "sync, exists or not_exists."},
+				{"X-Goog-Message-Number", "Rises with each notification of the channel."},
+				{"X-Goog-Channel-Expiration", "When the channel ends."},
+			},
+			answers: []answer{empty(http.StatusNoContent, "It is noted.")},
+			faults:  []int{http.StatusNotFound},
+			handle:  (*api).googleWebhook,
+		},
+		{
 			method: http.MethodGet, path: "/api/google/tasklists", id: "listTaskLists", tag: tag, query: paging(), faults: conflict,
 			summary: "The user's task lists at Google.",
 			answers: []answer{ok[Page[TaskList]](http.StatusOK, "A page of them.")},
@@ -249,6 +264,23 @@ func (a *api) putSyncSettings(c *call) error {
 func (c *call) settings(st gsync.Settings) error {
 	st.CalendarIDs = orEmpty(st.CalendarIDs)
 	return c.json(http.StatusOK, SyncSettings(st))
+}
+
+// googleWebhook charges each channel for itself, since Google speaks for all users from a few addresses, and an address for what is
+// not genuine.
+func (a *api) googleWebhook(c *call) error {
+	n := gsync.NewNotification(c.request().Header)
+	subject := addressSubject(c.client)
+	if _, genuine := a.Google.Genuine(n); genuine {
+		subject = "channel:" + n.ChannelID
+	}
+	if err := c.take(c.ctx(), a.budgets[defaultKey], subject); err != nil {
+		return err
+	}
+	if err := a.Google.Notified(c.ctx(), n, c.id); err != nil {
+		return err
+	}
+	return c.empty(http.StatusNoContent)
 }
 
 func (a *api) requestSync(c *call) error {

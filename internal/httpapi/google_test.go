@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -162,4 +163,53 @@ func TestTheSyncFlag(t *testing.T) {
 	w := newWorld(t, func(c *httpapi.Config) { c.Flags = flags.New(nil, c.Log, flags.SyncAsync) })
 	alice := w.signIn("alice", "connect=true")
 	require.Equal(t, http.StatusOK, alice.send(http.MethodPost, "/api/google/sync", object{"type": "tasks"}).status)
+}
+
+// changeAtGoogle makes an event in the user's calendar.
+func (w *world) changeAtGoogle(email string) {
+	w.t.Helper()
+	_, err := w.google.AddEvent(email, "primary", object{
+		"summary": "made at Google", "start": object{"dateTime": "2026-03-01T09:00:00Z"}, "end": object{"dateTime": "2026-03-01T10:00:00Z"},
+	})
+	require.NoError(w.t, err)
+}
+
+// From an edit at Google to a job, over the address that Google was given; and nothing for whoever else calls there.
+func TestGoogleTellsOfChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *httpapi.Config) { c.SyncAsync = false })
+	alice := w.signIn("alice", "connect=true")
+	require.Equal(t, "completed", alice.send(http.MethodPost, "/api/google/sync", object{}).str("status"))
+	require.Nil(t, alice.get("/api/google/sync").field("activeJobId"))
+
+	w.changeAtGoogle("alice@example.com")
+	require.Eventually(t, func() bool { return alice.get("/api/google/sync").field("activeJobId") != nil }, patience, 50*time.Millisecond)
+
+	const hook = "/api/google/webhook"
+	for range 3 {
+		forged := w.visitor().send(http.MethodPost, hook, nil, "X-Goog-Channel-ID", "0190a5de-0000-7000-8000-000000000000",
+			"X-Goog-Channel-Token", "guess", "X-Goog-Resource-State", "exists", "X-Goog-Message-Number", "2")
+		require.Equal(t, http.StatusNotFound, forged.status)
+		require.Equal(t, "not-found", forged.code())
+	}
+	require.Equal(t, http.StatusNotFound, w.visitor().send(http.MethodPost, hook, nil).status)
+	require.Equal(t, http.StatusMethodNotAllowed, w.visitor().get(hook).status)
+}
+
+// Who guesses is charged by address; Google's own go on, each channel for itself.
+func TestWebhookLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, limited(0.5), func(c *httpapi.Config) { c.SyncAsync = false })
+	alice := w.signIn("alice", "connect=true")
+	require.Equal(t, "completed", alice.send(http.MethodPost, "/api/google/sync", object{}).str("status"))
+	for {
+		r := w.visitor().send(http.MethodPost, "/api/google/webhook", nil)
+		if r.status == http.StatusTooManyRequests {
+			r.refused("default", 30)
+			break
+		}
+		require.Equal(t, http.StatusNotFound, r.status)
+	}
+	w.changeAtGoogle("alice@example.com")
+	require.Eventually(t, func() bool { return alice.get("/api/google/sync").field("activeJobId") != nil }, patience, 50*time.Millisecond)
 }

@@ -59,7 +59,9 @@ func (a *api) serve(r *route) gin.HandlerFunc {
 
 // prepare derives from the route's entry what all its requests share.
 func (a *api) prepare(r *route) {
-	r.budget = a.budgets[r.limitKey()]
+	if !r.charges {
+		r.budget = a.budgets[r.limitKey()]
+	}
 	r.name = r.method + " " + r.path
 	for i, class := range classes {
 		// Not before there is such an answer: most routes never give most classes.

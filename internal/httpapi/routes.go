@@ -18,6 +18,7 @@ type route struct {
 	tag     string
 	summary string
 	public  bool          // needs no session
+	charges bool          // its handler takes it from a budget, not the middleware
 	stream  bool          // lives as long as the client likes: no deadline
 	timeout time.Duration // how long it may take; 0: deadline
 	query   []param

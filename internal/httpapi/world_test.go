@@ -114,6 +114,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 		Google: gsync.New(gsync.Config{
 			Outbox: ob, Keys: keys, Tasks: tasks, Members: workspaces, Log: quiet, Source: "/fdc/api",
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
+			Webhook: "http://" + api.Listener.Addr().String() + "/api/google/webhook",
 		}),
 		Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},

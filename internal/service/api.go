@@ -80,6 +80,14 @@ func (p *PublicURL) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// webhook is the address that Google may post notifications to. It takes none that isn't https, but for an emulator.
+func webhook(public PublicURL, google gsync.OAuth) string {
+	if public.URL == nil || public.Scheme != "https" && google.Endpoint == "" {
+		return ""
+	}
+	return public.JoinPath("/api/google/webhook").String()
+}
+
 // ProxyNetwork lists the networks whose X-Forwarded-For counts.
 type ProxyNetwork []netip.Prefix
 
@@ -162,7 +170,8 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	tasks := task.New(b.outbox, workspaces)
 	google := gsync.New(gsync.Config{
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
-		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		Webhook: webhook(c.PublicURL, c.Google),
+		NATS:    b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	users := identity.New(b.outbox, workspaces)

@@ -19,6 +19,8 @@ type SyncerConfig struct {
 	Common
 	Google gsync.OAuth
 	Keys   KeyConfig
+
+	PublicURL PublicURL `env:"PUBLIC_URL" envDefault:"http://127.0.0.1:8080"`
 }
 
 // Syncer runs the service from the environment.
@@ -38,7 +40,7 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	workspaces := workspace.New(b.outbox)
 	google := gsync.New(gsync.Config{
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.outbox, workspaces), Members: workspaces,
-		Source: "/fdc/syncer", Version: Version, NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		Source: "/fdc/syncer", Version: Version, Webhook: webhook(c.PublicURL, c.Google), NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	runner := gsync.NewRunner(google, gsync.RunnerConfig{Grace: drainTime})
 	group, groupCtx := errgroup.WithContext(ctx)

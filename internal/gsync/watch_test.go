@@ -1,0 +1,344 @@
+package gsync
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/api/calendar/v3"
+
+	"fdc/events"
+	"fdc/internal/platform/fault"
+	"fdc/internal/task"
+)
+
+// hook is the address that notifications come to.
+type hook struct {
+	w *world
+
+	deaf atomic.Bool // loses everything
+	mu   sync.Mutex
+	got  []Notification
+}
+
+// listen makes the world's services ask for notifications.
+func (w *world) listen() *hook {
+	w.t.Helper()
+	h := &hook{w: w}
+	server := httptest.NewServer(h)
+	w.t.Cleanup(server.Close)
+	w.webhook = server.URL
+	return h
+}
+
+func (h *hook) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if h.deaf.Load() {
+		return
+	}
+	n := NewNotification(r.Header)
+	if err := h.w.Notified(r.Context(), n, "request"); err != nil {
+		rw.WriteHeader(http.StatusNotFound)
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.got = append(h.got, n)
+}
+
+// hears waits until the hook has taken so many notifications in a state.
+func (h *hook) hears(state string, count int) {
+	h.w.t.Helper()
+	h.w.eventually("notifications come", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		found := 0
+		for _, n := range h.got {
+			if n.state == state {
+				found++
+			}
+		}
+		return found >= count
+	})
+}
+
+// channels are the user's rows.
+func (p *person) channels() []channel {
+	p.t.Helper()
+	list, err := readChannels(p.t.Context(), p.ob.Pool(), p.id)
+	require.NoError(p.t, err)
+	return list
+}
+
+// asked are the requests to Google whose path ends so.
+func (w *world) asked(suffix string) (list []loggedRequest) {
+	w.t.Helper()
+	for _, r := range w.requests() {
+		if strings.HasSuffix(r.Path, suffix) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+func (p *person) addEvent(title string) *calendar.Event {
+	p.t.Helper()
+	start := time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
+	made, err := p.googleCalendar().Events.Insert(primaryCalendar, &calendar.Event{
+		Summary: title, Start: moment(start, "UTC"), End: moment(start.Add(time.Hour), "UTC"),
+	}).Do()
+	require.NoError(p.t, err)
+	return made
+}
+
+func TestAChangeAtGoogleComesByItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	p.synced("", "")
+	require.Len(t, p.channels(), 1)
+	h.hears("sync", 1)
+	require.Equal(t, channelOpen, p.channels()[0].State)
+
+	p.addEvent("made at Google")
+	h.hears("exists", 1)
+	require.Equal(t, 1, w.pending(events.TriggerWebhook))
+	w.run(w.Service, RunnerConfig{})
+	w.eventually("the event is here", func() bool {
+		list, err := p.Events(t.Context(), p.id, time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 5, 2, 0, 0, 0, 0, time.UTC))
+		return err == nil && len(list) == 1
+	})
+	require.Len(t, p.channels(), 1, "no second channel for the calendar")
+}
+
+func TestForgedNotificationsDoNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p, other := w.connected(alice), w.connected(bob)
+	p.synced("", "")
+	other.synced("", "")
+	h.hears("sync", 2)
+	mine, theirs := p.channels()[0], other.channels()[0]
+	genuine := Notification{
+		ChannelID: mine.ID, token: w.channelToken(mine.ID, p.id), resourceID: mine.ResourceID, state: "exists", number: "5",
+	}
+	for name, forge := range map[string]func(*Notification){
+		"no token":                 func(n *Notification) { n.token = "" },
+		"a token of nobody's":      func(n *Notification) { n.token = "AAAA" },
+		"another channel's token":  func(n *Notification) { n.token = w.channelToken(theirs.ID, other.id) },
+		"another user's token":     func(n *Notification) { n.token = w.channelToken(mine.ID, other.id) },
+		"another channel":          func(n *Notification) { n.ChannelID = theirs.ID },
+		"a channel of nobody's":    func(n *Notification) { n.ChannelID = uuid.NewString(); n.token = w.channelToken(n.ChannelID, p.id) },
+		"no channel":               func(n *Notification) { n.ChannelID = "" },
+		"something like a channel": func(n *Notification) { n.ChannelID = "'; DROP TABLE google_channels; --" },
+		"another resource":         func(n *Notification) { n.resourceID = "other" },
+	} {
+		n := genuine
+		forge(&n)
+		require.Equal(t, fault.NotFound, fault.KindOf(w.Notified(t.Context(), n, "")), name)
+	}
+	for _, number := range []string{"", "0", "-1", "x", "99999999999999999999"} {
+		n := genuine
+		n.number = number
+		require.Equal(t, fault.Malformed, fault.KindOf(w.Notified(t.Context(), n, "")), number)
+	}
+	require.Zero(t, w.pending(events.TriggerWebhook))
+	require.NoError(t, w.Notified(t.Context(), genuine, ""))
+	require.Equal(t, 1, w.pending(events.TriggerWebhook))
+}
+
+func TestAStormOfNotificationsIsOneJob(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	p.synced("", "")
+	h.hears("sync", 1)
+	ch := p.channels()[0]
+	n := Notification{ChannelID: ch.ID, token: w.channelToken(ch.ID, p.id), resourceID: ch.ResourceID, state: "exists"}
+	var wait sync.WaitGroup
+	for i := range 200 {
+		wait.Go(func() {
+			n := n
+			n.number = strconv.Itoa(2 + i/2) // and each twice
+			if err := w.Notified(t.Context(), n, ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	require.Equal(t, 1, w.pending(events.TriggerWebhook))
+	claimed, err := w.claim(t.Context(), 8, time.Minute, "")
+	require.NoError(t, err)
+	require.Empty(t, claimed, "it waits for the storm to be over")
+
+	asked, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{Type: events.SyncCalendar})
+	require.NoError(t, err)
+	require.True(t, coalesced)
+	claimed, err = w.claim(t.Context(), 8, time.Minute, "")
+	require.NoError(t, err)
+	require.Equal(t, asked.ID, claimed[0].ID, "who asks does not wait")
+
+	n.number = "2"
+	require.NoError(t, w.Notified(t.Context(), n, ""))
+	require.Zero(t, w.pending(events.TriggerWebhook), "an old one is no news")
+	n.number = "1000"
+	require.NoError(t, w.Notified(t.Context(), n, ""))
+	require.Equal(t, 1, w.pending(events.TriggerWebhook), "a change while a job runs is not lost")
+}
+
+func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	p.synced("", "")
+	h.hears("sync", 1)
+	old := p.channels()[0]
+	p.exec(`UPDATE google_channels SET expires_at = now() + interval '36 hours'`)
+	p.synced("", "")
+	now := p.channels()
+	require.Len(t, now, 1)
+	require.NotEqual(t, old.ID, now[0].ID)
+	var order []string
+	for _, r := range w.requests() {
+		if strings.HasSuffix(r.Path, "/watch") || strings.HasSuffix(r.Path, "/stop") {
+			order = append(order, r.Path[strings.LastIndex(r.Path, "/"):])
+		}
+	}
+	require.Equal(t, []string{"/watch", "/watch", "/stop"}, order)
+
+	// Tokens under a key that is about to go are replaced too.
+	s := w.withKeys(newKey + "," + oldKey)
+	s.webhook = w.webhook
+	_, err := s.RunNow(t.Context(), testMeta, p.id, Ask{})
+	require.NoError(t, err)
+	require.Equal(t, "v2", p.channels()[0].KeyVersion)
+	require.Len(t, p.channels(), 1)
+}
+
+func TestNoChannelWithoutUse(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	p.synced("", "")
+	h.hears("sync", 1)
+	settings, err := w.Settings(t.Context(), p.id)
+	require.NoError(t, err)
+	put := func(auto bool, calendars ...string) {
+		t.Helper()
+		settings.AutoSync, settings.CalendarIDs = auto, calendars
+		_, err := w.PutSettings(t.Context(), p.id, settings)
+		require.NoError(t, err)
+		p.synced("", "")
+	}
+	chosen := settings.CalendarIDs
+	put(false, chosen...)
+	require.Empty(t, p.channels())
+	require.Len(t, w.asked("/stop"), 1)
+	put(true, chosen...)
+	require.Len(t, p.channels(), 1)
+	put(true)
+	require.Empty(t, p.channels())
+	put(true, chosen...)
+	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
+	require.Empty(t, p.channels())
+	stops := w.asked("/stop")
+	require.Len(t, stops, 3)
+	for _, stop := range stops {
+		require.Equal(t, http.StatusNoContent, stop.Status)
+	}
+}
+
+func TestAChannelWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	w.fault(http.MethodPost, "*/watch", 1, 1, object{"drop": "after"})
+	p.synced("", "")
+	h.hears("sync", 1)
+	ch := p.channels()[0]
+	require.Equal(t, channelOpen, ch.State, "its first notification tells")
+	require.NotEmpty(t, ch.ResourceID)
+	p.synced("", "")
+	require.Len(t, w.asked("/watch"), 1)
+
+	// Nor may what Google never tells of keep it from being asked again.
+	h.deaf.Store(true)
+	p.exec(`DELETE FROM google_channels`)
+	w.fault(http.MethodPost, "*/watch", 1, 1, object{"drop": "after"})
+	p.synced("", "")
+	require.Equal(t, channelOpening, p.channels()[0].State)
+	p.synced("", "")
+	require.Len(t, w.asked("/watch"), 2)
+	p.exec(`UPDATE google_channels SET created_at = now() - $1::interval`, openingTime)
+	p.synced("", "")
+	require.Len(t, w.asked("/watch"), 3)
+	require.Len(t, p.channels(), 1)
+	require.Equal(t, channelOpen, p.channels()[0].State)
+}
+
+func TestACalendarThatCannotBeWatched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.listen()
+	p := w.connected(alice)
+	w.fault(http.MethodPost, "*/watch", 1, 0, object{"status": 400, "reason": "pushNotSupportedForRequestedResource"})
+	for range 3 {
+		require.Empty(t, p.synced("", "").Warnings, "polling does it")
+	}
+	require.Len(t, w.asked("/watch"), 1)
+	w.control(http.MethodDelete, "/_emulator/faults", nil, nil)
+	p.exec(`UPDATE google_channels SET expires_at = now()`)
+	p.synced("", "")
+	require.Equal(t, channelOpen, p.channels()[0].State)
+	require.Len(t, p.channels(), 1)
+
+	// Trouble is no refusal.
+	p.exec(`DELETE FROM google_channels`)
+	w.fault(http.MethodPost, "*/watch", 1, 0, object{"status": 503, "reason": "backendError"})
+	p.synced("", "")
+	require.Equal(t, channelOpening, p.channels()[0].State)
+}
+
+// What FDC itself writes is told of like all else. That has an end.
+func TestOwnWritesDoNotCallForever(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	p.synced("", "")
+	h.hears("sync", 1)
+	start := time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
+	p.create(task.Draft{Title: "timed", StartAt: &start})
+	p.synced("", "")
+	h.hears("exists", 1)
+	p.synced(events.SyncCalendar, "") // takes the pending one on
+	require.Zero(t, w.pending(events.TriggerWebhook))
+	p.quiet()
+	require.Zero(t, w.pending(events.TriggerWebhook))
+}
+
+// Notifications are a hint: with none of them arriving, the clock does it.
+func TestMissedNotifications(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	h.deaf.Store(true)
+	p := w.connected(alice)
+	p.synced("", "")
+	p.addEvent("unheard of")
+	p.due()
+	w.makes(1)
+	require.EqualValues(t, 1, p.synced("", "").Calendar.Created)
+}
