@@ -81,6 +81,9 @@ func (s *Service) options(httpClient *http.Client, path string) []option.ClientO
 
 // roundTrip adds the access token to a request of the user's.
 func (c *client) roundTrip(r *http.Request) (*http.Response, error) {
+	if err := c.s.turn(r.Context(), c.userID); err != nil {
+		return nil, err
+	}
 	c.calls.Add(1)
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+c.token.value)
@@ -229,6 +232,9 @@ func isClass(err error, want class) bool {
 
 // judge reads the error of a request. What isn't Google's answer is a failure on the way.
 func judge(err error) verdict {
+	if known, ok := errors.AsType[*failure](err); ok {
+		return known.verdict
+	}
 	answer, ok := errors.AsType[*googleapi.Error](err)
 	if !ok {
 		return verdict{class: classTransient, unknown: !neverSent(err)}

@@ -41,6 +41,8 @@
 //
 // # Failure modes
 //
+//   - Google's quotas used up, by the processes' common count: a call waits for its turn, or the job goes back to the queue until
+//     then; that is no failed attempt.
 //   - Google slow, limiting or down: calls are repeated with backoff; then the job goes back to the queue for later, up to
 //     a number of attempts, and fails with a stable code.
 //   - Google refuses one task or one calendar: that one is marked and warned of, the rest completes.

@@ -15,6 +15,7 @@ import (
 	"fdc/events"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
+	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/task"
 )
@@ -54,6 +55,7 @@ type Config struct {
 	Source  string                // of the events of background work, "/fdc/syncer"
 	Version string                // for the User-Agent
 	Webhook string                // the address that Google may post notifications to; empty: none is asked for
+	Limiter *ratelimit.Limiter    // shares Google's quotas with other processes; without it none is kept to
 	NATS    *nats.Conn            // for the progress of running jobs; without it none is told
 	Log     zerolog.Logger        //
 	Metrics prometheus.Registerer // where the metrics go; nowhere when nil
@@ -74,6 +76,7 @@ type Service struct {
 	source    string
 	agent     string
 	webhook   string
+	limiter   *ratelimit.Limiter
 	nc        *nats.Conn
 	log       zerolog.Logger
 	metrics   *metrics
@@ -99,7 +102,7 @@ func New(c Config) *Service {
 	}
 	return &Service{
 		ob: c.Outbox, oauth: c.OAuth, keys: c.Keys, tasks: c.Tasks, members: c.Members, source: c.Source,
-		agent: "fdc/" + c.Version, webhook: c.Webhook, nc: c.NATS, log: c.Log, metrics: newMetrics(c.Metrics), transport: c.Transport,
+		agent: "fdc/" + c.Version, webhook: c.Webhook, limiter: c.Limiter, nc: c.NATS, log: c.Log, metrics: newMetrics(c.Metrics), transport: c.Transport,
 		backoff: c.Backoff, eventPage: eventPage,
 	}
 }

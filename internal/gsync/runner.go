@@ -331,8 +331,10 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 	case s.isCancelled(ctx, c):
 		err = errCancelled // whatever else went wrong on the way
 	}
-	_, google := errors.AsType[*failure](err)
+	f, google := errors.AsType[*failure](err)
 	switch {
+	case errors.Is(err, errQuota):
+		outcome, err = "released", s.release(ctx, c, f.retryAfter, nil, 0)
 	case errors.Is(err, errCancelled):
 		outcome, err = "cancelled", s.endCancelled(ctx, c)
 	case errors.Is(err, errStopping), !google && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):

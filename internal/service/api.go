@@ -168,10 +168,11 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 
 	workspaces := workspace.New(b.outbox)
 	tasks := task.New(b.outbox, workspaces)
+	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	google := gsync.New(gsync.Config{
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
-		Webhook: webhook(c.PublicURL, c.Google),
-		NATS:    b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		Webhook: webhook(c.PublicURL, c.Google), Limiter: limiter,
+		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
 	users := identity.New(b.outbox, workspaces)
@@ -198,7 +199,6 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	}
 	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
 	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
-	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	var tracer trace.Tracer
 	if c.Telemetry.Endpoint != "" {
 		tracer = otel.Tracer("fdc/internal/httpapi")

@@ -8,6 +8,7 @@ import (
 
 	"fdc/internal/gsync"
 	"fdc/internal/platform/bus"
+	"fdc/internal/platform/ratelimit"
 	"fdc/internal/platform/seal"
 	"fdc/internal/platform/worker"
 	"fdc/internal/task"
@@ -38,12 +39,15 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	}
 	defer b.close()
 	workspaces := workspace.New(b.outbox)
+	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
 	google := gsync.New(gsync.Config{
 		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.outbox, workspaces), Members: workspaces,
-		Source: "/fdc/syncer", Version: Version, Webhook: webhook(c.PublicURL, c.Google), NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		Source: "/fdc/syncer", Version: Version, Webhook: webhook(c.PublicURL, c.Google), Limiter: limiter,
+		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	runner := gsync.NewRunner(google, gsync.RunnerConfig{Grace: drainTime})
 	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return limiter.Run(groupCtx) })
 	group.Go(func() error { return gsync.NewScheduler(google).Run(groupCtx) })
 	group.Go(func() error { return runner.Run(groupCtx) })
 	group.Go(func() error { return consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
