@@ -153,18 +153,9 @@ func (b *bench) jobLatency(ctx context.Context, q queue) (float64, error) {
 }
 
 // ourJobs are events for the syncer: committed with the outbox, carried by the relay, worked by the worker.
-type ourJobs struct {
-	world    *world
-	consumer bus.Consumer
-}
+type ourJobs struct{ world *world }
 
-func newOurJobs(_ context.Context, w *world) (queue, error) {
-	consumer, ok := bus.ConsumerNamed(bus.Syncer)
-	if !ok {
-		return nil, fmt.Errorf("consumer %s is not declared", bus.Syncer)
-	}
-	return &ourJobs{world: w, consumer: consumer}, nil
-}
+func newOurJobs(_ context.Context, w *world) (queue, error) { return &ourJobs{world: w}, nil }
 
 func newJob() events.Event {
 	user := events.NewID()
@@ -191,7 +182,24 @@ func (q *ourJobs) fill(ctx context.Context, n int) error {
 }
 
 func (q *ourJobs) start(ctx context.Context, handle func(string)) (func() error, error) {
-	nc, err := q.world.connect(bus.Syncer)
+	stopWorker, err := q.world.consume(ctx, jobConcurrency, func(_ context.Context, d *worker.Delivery) error {
+		handle(d.Event.ID)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	stopRelay := background(ctx, q.world.relay().Run)
+	return func() error { return errors.Join(stopRelay(), stopWorker()) }, nil
+}
+
+// consume handles the events of the syncer's consumer until the returned function ends it.
+func (w *world) consume(ctx context.Context, concurrency int, handle worker.Handler) (stop func() error, err error) {
+	consumer, ok := bus.ConsumerNamed(bus.Syncer)
+	if !ok {
+		return nil, fmt.Errorf("consumer %s is not declared", bus.Syncer)
+	}
+	nc, err := w.connect(bus.Syncer)
 	if err != nil {
 		return nil, err
 	}
@@ -199,21 +207,15 @@ func (q *ourJobs) start(ctx context.Context, handle func(string)) (func() error,
 	if err != nil {
 		return nil, err
 	}
-	w := worker.New(js, worker.Config{
-		Consumer: q.consumer, Concurrency: jobConcurrency, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
-		Handle: func(_ context.Context, d *worker.Delivery) error {
-			handle(d.Event.ID)
-			return nil
-		},
-	})
-	stopRelay, stopWorker := background(ctx, q.world.relay().Run), background(ctx, w.Run)
-	return func() error { return errors.Join(stopRelay(), stopWorker()) }, nil
+	return background(ctx, worker.New(js, worker.Config{
+		Consumer: consumer, Concurrency: concurrency, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(), Handle: handle,
+	}).Run), nil
 }
 
 func (q *ourJobs) idle(ctx context.Context) (bool, error) {
-	consumer, err := q.world.stream.Consumer(ctx, q.consumer.Name)
+	consumer, err := q.world.stream.Consumer(ctx, bus.Syncer)
 	if err != nil {
-		return false, fmt.Errorf("read consumer %s: %w", q.consumer.Name, err)
+		return false, fmt.Errorf("read consumer %s: %w", bus.Syncer, err)
 	}
 	info := consumer.CachedInfo()
 	return info.NumPending == 0 && info.NumAckPending == 0, nil

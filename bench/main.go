@@ -59,6 +59,11 @@ func suites() []suite {
 		{name: "outbox-latency", doc: "from commit to the consumer", measure: outboxLatency},
 		{name: "outbox-drain", doc: "a backlog into the stream", measure: outboxDrain},
 		{name: "jobs", doc: "no-op jobs", measure: jobs},
+		{name: "sync-start", doc: "from a request for a sync to its start", measure: syncStart},
+		{name: "sync-jobs", doc: "jobs of the sync queue that find nothing to do", measure: syncJobs},
+		{name: "sync-full", doc: "the first sync of a calendar and a list", measure: syncFull},
+		{name: "sync-idle", doc: "what a sync costs that finds nothing new", measure: syncIdle},
+		{name: "sync-many", doc: "many users' syncs on one syncer", measure: syncMany},
 		{name: "memory", doc: "the relay's memory with a long backlog", slow: true, measure: outboxMemory},
 	}
 }
