@@ -159,20 +159,26 @@ func (g *google) run(ctx context.Context, slots int) (took time.Duration, err er
 	if err != nil {
 		return 0, err
 	}
-	err = until(ctx, 5*time.Minute, func(ctx context.Context) (idle bool, err error) {
+	err = g.ended(ctx)
+	took = time.Since(began)
+	return took, errors.Join(err, stop())
+}
+
+// ended waits until all jobs have ended, which has to be well.
+func (g *google) ended(ctx context.Context) error {
+	err := until(ctx, 5*time.Minute, func(ctx context.Context) (idle bool, err error) {
 		err = g.world.pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM sync_jobs WHERE status IN ('pending', 'processing'))`).Scan(&idle)
 		return idle, err
 	})
-	took = time.Since(began)
-	if err = errors.Join(err, stop()); err != nil {
-		return 0, err
+	if err != nil {
+		return err
 	}
 	var others int
 	err = g.world.pool.QueryRow(ctx, `SELECT count(*) FROM sync_jobs WHERE status <> 'completed'`).Scan(&others)
 	if err == nil && others > 0 {
 		err = fmt.Errorf("%d jobs were not completed", others)
 	}
-	return took, err
+	return err
 }
 
 // syncer is what of cmd/syncer works on jobs, and the relay that wakes it.
@@ -250,12 +256,11 @@ func syncJobs(ctx context.Context, b *bench) ([]sample, error) {
 				began := time.Now()
 				asked := make(chan error, 1)
 				go func() { asked <- g.request(ctx, g.users, gsync.Ask{Type: events.SyncCalendar}) }()
-				err = until(ctx, 5*time.Minute, func(ctx context.Context) (done bool, err error) {
-					err = g.world.pool.QueryRow(ctx, `SELECT count(*) = $1 FROM sync_jobs WHERE status = 'completed'`, n).Scan(&done)
-					return done, err
-				})
+				if err = <-asked; err == nil {
+					err = g.ended(ctx)
+				}
 				ours = rate(n, time.Since(began))
-				return errors.Join(err, <-asked, stop())
+				return errors.Join(err, stop())
 			})
 		},
 		func() (err error) { theirs, err = b.riverSingles(ctx, n); return err },

@@ -157,8 +157,16 @@ func (r *run) tx(ctx context.Context, fn finish) error {
 	var sum Result
 	err := r.s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		var err error
-		sum, err = r.fenced(ctx, tx, fn)
-		return err
+		if sum, err = r.fenced(ctx, tx, fn); err != nil {
+			return err
+		}
+		if sum.Tasks == r.result.Tasks && sum.Calendar == r.result.Calendar && len(sum.Warnings) == len(r.result.Warnings) {
+			return nil
+		}
+		if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET result = $2 WHERE id = $1`, r.job.ID, sum); err != nil {
+			return fmt.Errorf("save result of job %s: %w", r.job.ID, err)
+		}
+		return nil
 	})
 	if err == nil {
 		r.result, r.warnings = sum, nil
@@ -166,7 +174,7 @@ func (r *run) tx(ctx context.Context, fn finish) error {
 	return err
 }
 
-// fenced locks the job's row, so that nobody takes over before the commit, runs fn, and stores the sum.
+// fenced locks the job's row, so that nobody takes over before the commit, runs fn, and returns what the job has done with it.
 func (r *run) fenced(ctx context.Context, tx pgx.Tx, fn finish) (Result, error) {
 	var cancelled bool
 	err := tx.QueryRow(ctx, `
@@ -188,12 +196,6 @@ func (r *run) fenced(ctx context.Context, tx pgx.Tx, fn finish) (Result, error) 
 	}
 	sum := r.result.plus(d)
 	sum.APICalls = r.earlier + r.calls.Load()
-	if sum.Tasks == r.result.Tasks && sum.Calendar == r.result.Calendar && len(sum.Warnings) == len(r.result.Warnings) {
-		return sum, nil
-	}
-	if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET result = $2 WHERE id = $1`, r.job.ID, sum); err != nil {
-		return Result{}, fmt.Errorf("save result of job %s: %w", r.job.ID, err)
-	}
 	return sum, nil
 }
 
@@ -224,13 +226,10 @@ func (r *run) complete(ctx context.Context, last finish) error {
 		if sum.Warnings == nil {
 			sum.Warnings = []string{}
 		}
-		if _, err := tx.Exec(ctx, `UPDATE sync_jobs SET result = $2, error = NULL WHERE id = $1`, r.job.ID, sum); err != nil {
-			return fmt.Errorf("save result of job %s: %w", r.job.ID, err)
-		}
 		if r.guarded != "" {
-			return r.s.failTx(ctx, tx, r.job, JobError{Code: codeSweepGuard, Message: r.guarded})
+			return r.s.failTx(ctx, tx, r.job, &sum, JobError{Code: codeSweepGuard, Message: r.guarded})
 		}
-		row, err := r.s.end(ctx, tx, r.job, StatusCompleted, nil)
+		row, err := r.s.end(ctx, tx, r.job, StatusCompleted, &sum, nil)
 		if err != nil {
 			return err
 		}

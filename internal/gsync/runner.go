@@ -196,8 +196,12 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 	return jobs, nil
 }
 
-// claimable locks the jobs to take.
+// claimable locks the jobs to take. Their order is that of an index, as long as it names columns: a bare id would be the text. A queue
+// has no size that statistics could know, so the planner has to be told that sorting all of it for a few is no good idea.
 func claimable(ctx context.Context, q postgres.Querier, most int, onlyID string) ([]string, error) {
+	if _, err := q.Exec(ctx, `SET LOCAL enable_sort = off`); err != nil {
+		return nil, fmt.Errorf("find sync jobs: %w", err)
+	}
 	var only *string
 	if onlyID != "" {
 		only = &onlyID
@@ -211,7 +215,7 @@ func claimable(ctx context.Context, q postgres.Querier, most int, onlyID string)
 		SELECT id::text FROM sync_jobs j
 		WHERE status = 'pending' AND run_after <= clock_timestamp() AND ($2::uuid IS NULL OR id = $2)
 			AND NOT EXISTS (SELECT 1 FROM sync_jobs p WHERE p.user_id = j.user_id AND p.status = 'processing')
-		ORDER BY trigger <> 'user', previous_start NULLS FIRST, id LIMIT $1 FOR UPDATE SKIP LOCKED`,
+		ORDER BY j.trigger <> 'user', j.previous_start NULLS FIRST, j.id LIMIT $1 FOR UPDATE SKIP LOCKED`,
 	} {
 		rows, err := q.Query(ctx, sql, most-len(ids), only)
 		if err != nil {
@@ -394,7 +398,7 @@ func (s *Service) release(ctx context.Context, c claimed, after time.Duration, w
 
 func (s *Service) endCancelled(ctx context.Context, c claimed) error {
 	return s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		row, err := s.end(ctx, tx, c, StatusCancelled, nil)
+		row, err := s.end(ctx, tx, c, StatusCancelled, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -403,11 +407,11 @@ func (s *Service) endCancelled(ctx context.Context, c claimed) error {
 }
 
 func (s *Service) fail(ctx context.Context, c claimed, why JobError) error {
-	return s.ob.Tx(ctx, func(tx pgx.Tx) error { return s.failTx(ctx, tx, c, why) })
+	return s.ob.Tx(ctx, func(tx pgx.Tx) error { return s.failTx(ctx, tx, c, nil, why) })
 }
 
-func (s *Service) failTx(ctx context.Context, tx pgx.Tx, c claimed, why JobError) error {
-	row, err := s.end(ctx, tx, c, StatusFailed, &why)
+func (s *Service) failTx(ctx context.Context, tx pgx.Tx, c claimed, result *Result, why JobError) error {
+	row, err := s.end(ctx, tx, c, StatusFailed, result, &why)
 	if err != nil {
 		return err
 	}
@@ -417,12 +421,14 @@ func (s *Service) failTx(ctx context.Context, tx pgx.Tx, c claimed, why JobError
 	}))
 }
 
-// end makes the status the job's last.
-func (s *Service) end(ctx context.Context, tx pgx.Tx, c claimed, status string, why *JobError) (jobRow, error) {
+// end makes the status the job's last, with the result, or what is known of it. What an attempt failed of is forgotten by a job that
+// has been completed.
+func (s *Service) end(ctx context.Context, tx pgx.Tx, c claimed, status string, result *Result, why *JobError) (jobRow, error) {
 	row, err := one(ctx, tx, `
 		UPDATE sync_jobs SET status = $3, version = version + 1, completed_at = clock_timestamp(), lease_token = NULL,
-			lease_expires_at = NULL, error = coalesce($4, error)
-		WHERE id = $1 AND lease_token = $2 AND status = 'processing' RETURNING `+jobColumns, c.ID, c.lease, status, why)
+			lease_expires_at = NULL, result = coalesce($4, result),
+			error = CASE WHEN $3 = 'completed' THEN NULL ELSE coalesce($5, error) END
+		WHERE id = $1 AND lease_token = $2 AND status = 'processing' RETURNING `+jobColumns, c.ID, c.lease, status, result, why)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return jobRow{}, errLeaseLost
 	}
