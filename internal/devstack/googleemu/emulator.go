@@ -307,6 +307,10 @@ func (e *Emulator) deliver(w http.ResponseWriter, r reply, body []byte, f fault)
 	}
 	h := w.Header()
 	maps.Copy(h, r.header)
+	e.mu.Lock()
+	now := e.now()
+	e.mu.Unlock()
+	h.Set("Date", now.UTC().Format(http.TimeFormat)) // clients take their clock's distance from it
 	h.Set("Cache-Control", "private, max-age=0")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if body != nil {

@@ -164,6 +164,9 @@ func TestCase50ServerClockIsTheOneThatCounts(t *testing.T) {
 		require.Equal(t, http.StatusOK, w.control(http.MethodPost, "clock", object{"advanceSeconds": skew}, nil))
 		made := newTask(t, w.tasks(ann), "t")
 		require.Equal(t, stamp(w.clock().Add(time.Duration(skew)*time.Second)), made.Updated)
+		date, err := http.ParseTime(made.Header.Get("Date"))
+		require.NoError(t, err)
+		require.WithinDuration(t, w.clock().Add(time.Duration(skew)*time.Second), date, time.Second, "answers carry that clock's time")
 	}
 }
 
