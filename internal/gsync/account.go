@@ -29,8 +29,11 @@ const (
 	reasonInvalidToken = "invalid_token"
 )
 
-// Connect keeps what a grant allows. A Google account other than the one before is fault.Conflict
-// "google-account-differs", a grant that can't last "google-consent-incomplete".
+// CodeAccountDiffers is the code of the fault.Conflict with which Connect refuses another Google account than the one before.
+const CodeAccountDiffers = "google-account-differs"
+
+// Connect keeps what a grant allows. A Google account other than the one before is fault.Conflict CodeAccountDiffers, and nothing
+// changes: Switch is for who wants it. A grant that can't last is fault.Conflict "google-consent-incomplete".
 func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, g Grant) error {
 	return s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		a, err := lockAccount(ctx, tx, userID)
@@ -38,14 +41,13 @@ func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, 
 			return err
 		}
 		if a.GoogleID != "" && a.GoogleID != g.GoogleID {
-			return fault.New(fault.Conflict, "google-account-differs",
-				"You were connected as %s before; choose that account at Google.", events.MaskEmail(a.Email))
+			return fault.New(fault.Conflict, CodeAccountDiffers,
+				"You were connected as %s before; choose that account at Google, or ask to switch.", events.MaskEmail(a.Email))
 		}
 		refreshToken := s.seal(userID, kindRefresh, g.token.RefreshToken)
 		if g.token.RefreshToken == "" {
 			if a.State != StateConnected {
-				return fault.New(fault.Conflict, "google-consent-incomplete",
-					"Google gave no lasting access; connect again and confirm all questions.")
+				return errIncomplete
 			}
 			refreshToken = a.RefreshToken
 		}
@@ -65,6 +67,47 @@ func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, 
 			UserID: userID, Version: version, Scopes: labels(g.Scopes),
 		}))
 	})
+}
+
+// Switch connects another Google account in the place of the one before, whose access is revoked, and of which nothing is kept but
+// what it has brought: the tasks stay, and go to the new account's list with its first sync; events, links and choices of lists and
+// calendars go. Each of its steps leaves an account that is either connected or not, so one that is broken off is begun again.
+func (s *Service) Switch(ctx context.Context, meta events.Meta, userID string, g Grant) error {
+	before, err := s.account(ctx, s.ob.Pool(), userID)
+	if err != nil {
+		return postgres.Fault(err)
+	}
+	if before.GoogleID != "" && before.GoogleID != g.GoogleID {
+		if g.token.RefreshToken == "" {
+			return errIncomplete
+		}
+		if err := s.Disconnect(ctx, meta, userID); err != nil {
+			return err
+		}
+		if err := s.ob.Tx(ctx, func(tx pgx.Tx) error { return forgetAccount(ctx, tx, userID, before.GoogleID) }); err != nil {
+			return err
+		}
+	}
+	return s.Connect(ctx, meta, userID, g)
+}
+
+// forgetAccount forgets whose Google a disconnected account was, and all that is only true of that one.
+func forgetAccount(ctx context.Context, tx pgx.Tx, userID, googleID string) error {
+	tag, err := tx.Exec(ctx, `
+		UPDATE google_accounts SET google_id = '', email = '', default_task_list = '', version = version + 1, updated_at = now()
+		WHERE user_id = $1 AND google_id = $2 AND state = $3`, userID, googleID, StateDisconnected)
+	if err != nil {
+		return fmt.Errorf("forget Google account of user %s: %w", userID, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return nil // somebody has connected meanwhile; Connect says what there is to say
+	}
+	for _, table := range []string{"google_task_links", "calendar_events", "sync_state", "sync_settings"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE user_id = $1`, userID); err != nil {
+			return fmt.Errorf("forget Google account of user %s: %s: %w", userID, table, err)
+		}
+	}
+	return nil
 }
 
 // labels is what an event says of scopes.
@@ -178,6 +221,9 @@ func (c *client) authorize(ctx context.Context) error {
 	c.token = token
 	return nil
 }
+
+var errIncomplete = fault.New(fault.Conflict, "google-consent-incomplete",
+	"Google gave no lasting access; connect again and confirm all questions.")
 
 // errReauth and errNotConnected are the two ways in which only the user can help.
 var (

@@ -272,3 +272,64 @@ func TestCalendarNoLongerChosen(t *testing.T) {
 	require.Empty(t, shown)
 	p.quiet()
 }
+
+func TestSwitchToAnotherAccount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	h := w.listen()
+	p := w.connected(alice)
+	require.NoError(t, w.google.AddUser(bob, "Another"))
+	start := march.Add(33 * time.Hour)
+	p.create(task.Draft{Title: "mine"})
+	p.create(task.Draft{Title: "timed", StartAt: &start})
+	p.event("of the first account", "2026-03-02T09:00:00Z", nil)
+	p.synced("", "")
+	h.hears("sync", 1)
+	before, err := w.account(t.Context(), w.ob.Pool(), p.id)
+	require.NoError(t, err)
+
+	grant := p.consent(bob, true)
+	lasting := grant.token.RefreshToken
+	grant.token.RefreshToken = ""
+	requireFault(t, w.Switch(t.Context(), testMeta, p.id, grant), fault.Conflict, "google-consent-incomplete")
+	require.Equal(t, []string{"of the first account"}, p.titles(march, may), "nothing has happened")
+	grant.token.RefreshToken = lasting
+	require.NoError(t, w.Switch(t.Context(), testMeta, p.id, grant))
+	require.Equal(t, []string{"google.disconnected", "google.connected"}, slices.DeleteFunc(w.told(p.id), func(action string) bool {
+		return !strings.HasPrefix(action, "google.")
+	})[1:])
+	require.Empty(t, p.titles(march, may))
+	require.Empty(t, p.channels())
+	require.Len(t, w.asked("/stop"), 1)
+	after, err := w.account(t.Context(), w.ob.Pool(), p.id)
+	require.NoError(t, err)
+	require.Equal(t, bob, after.Email)
+	require.NotEqual(t, before.GoogleID, after.GoogleID)
+	_, err = w.refresh(t.Context(), mustOpen(t, w.Service, p.id, before.RefreshToken))
+	require.True(t, refusesGrant(err), "revoked at Google: %v", err)
+
+	// All goes to the new account, and nothing more to the old one.
+	writes := len(w.writes())
+	p.synced("", "")
+	require.Greater(t, len(w.writes()), writes)
+	first := p.oneThere("mine")
+	p.email = bob
+	require.NotEqual(t, first.Id, p.oneThere("mine").Id)
+	require.NotEmpty(t, p.one("timed").Google.EventID)
+	p.equal()
+	p.quiet()
+	for _, r := range w.writes()[writes:] {
+		require.Equal(t, bob, r.User, r.Path)
+	}
+
+	// Whoever has no account before, or the same, just connects.
+	require.NoError(t, w.Switch(t.Context(), testMeta, p.id, p.consent(bob, true)))
+	p.quiet()
+}
+
+func mustOpen(t *testing.T, s *Service, userID string, sealed []byte) string {
+	t.Helper()
+	token, err := s.open(userID, kindRefresh, sealed)
+	require.NoError(t, err)
+	return token
+}

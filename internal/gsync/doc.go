@@ -6,7 +6,7 @@
 // Tokens are sealed before they reach Postgres, each for its user and kind. A refresh runs under a lock on the account's
 // row, so exactly one process refreshes and a rotated refresh token is kept before anybody uses the new access token.
 // When Google refuses the refresh token the account becomes reauth_required, in one transaction with the event that says
-// so. Another Google account than before is refused on reconnecting, never merged. Reseal changes the
+// so. Another Google account than before is refused on reconnecting, never merged; Switch is for who wants it. Reseal changes the
 // key that tokens are sealed with, account by account, under the same lock.
 //
 // # Jobs

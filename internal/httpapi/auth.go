@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -85,7 +86,7 @@ func authRoutes() []route {
 				textParam("error", "What Google gives otherwise.", maxGoogleText),
 			},
 			answers: []answer{empty(http.StatusFound, "To the path that login was asked to return to, with the session's cookie; "+
-				"with ?error=… when Google gave no consent.", "Location", "Set-Cookie")},
+				"with ?error=… when Google gave no consent, or for another account than before.", "Location", "Set-Cookie")},
 			faults: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity},
 			handle: (*api).callback,
 		},
@@ -167,10 +168,18 @@ func (a *api) callback(c *call) error {
 		}
 	}
 	if flow.Connect {
-		if err := a.Google.Connect(c.ctx(), c.meta(), c.user(), grant); err != nil {
+		connect := a.Google.Connect
+		if flow.Switch {
+			connect = a.Google.Switch
+		}
+		err := connect(c.ctx(), c.meta(), c.user(), grant)
+		c.changed(c.user())
+		if f, ok := errors.AsType[*fault.Error](err); ok && f.Code == gsync.CodeAccountDiffers {
+			return c.redirect(withError(flow.Redirect, "google_account_differs")) // a question, for the page to ask
+		}
+		if err != nil {
 			return err
 		}
-		c.changed(c.user())
 	}
 	return c.redirect(flow.Redirect)
 }

@@ -79,11 +79,20 @@ func TestConnectLater(t *testing.T) {
 	require.Equal(t, before, after.str("session", "id"), "connecting is no sign-in")
 	require.Equal(t, "connected", after.str("google", "state"))
 
-	// Another Google account than before is refused, and nothing changes.
-	start := v.get("/api/google/connect")
+	// Another Google account than before is a question, and nothing changes.
+	start := v.get("/api/google/connect?redirect=/settings%3Fa%3Db")
 	other := strings.Replace(start.header.Get("Location"), "alice%40", "bob%40", 1)
-	require.Equal(t, "google-account-differs", v.get(v.consent(other)).code())
+	asked := v.get(v.consent(other))
+	require.Equal(t, http.StatusFound, asked.status)
+	require.Equal(t, "/settings?a=b&error=google_account_differs", asked.header.Get("Location"))
 	require.Equal(t, "connected", v.get("/api/auth/session").str("google", "state"))
+	// This is the answer to it.
+	start = v.get("/api/google/connect?redirect=/settings&switch=true")
+	chosen := v.get(v.consent(start.header.Get("Location") + "&login_hint=bob%40example.com"))
+	require.Equal(t, "/settings", chosen.header.Get("Location"), chosen.text)
+	require.Equal(t, "connected", v.get("/api/auth/session").str("google", "state"))
+	require.Len(t, w.facts("google.disconnected"), 1)
+	require.Len(t, w.facts("google.connected"), 2)
 
 	require.Equal(t, http.StatusNoContent, v.send(http.MethodPost, "/api/google/disconnect", nil).status)
 	require.Equal(t, "disconnected", v.get("/api/auth/session").str("google", "state"))

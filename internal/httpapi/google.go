@@ -125,7 +125,11 @@ func googleRoutes() []route {
 		{
 			method: http.MethodGet, path: "/api/google/connect", id: "connectGoogle", tag: tag,
 			summary: "Allow, or allow again, Google Tasks and Calendar.",
-			query:   []param{redirectParam()},
+			query: []param{
+				redirectParam(),
+				flagParam("switch", "Take another Google account than before. Without it, one that differs changes nothing, and the browser "+
+					"comes back with ?error=google_account_differs."),
+			},
 			answers: []answer{empty(http.StatusFound, "To Google.", "Location", "Set-Cookie")},
 			handle:  (*api).connectGoogle,
 		},
@@ -204,7 +208,12 @@ func googleRoutes() []route {
 
 func (a *api) connectGoogle(c *call) error {
 	redirect, _ := value[string](c, "redirect")
-	return a.toGoogle(c, signIn{Redirect: redirect, Connect: true, UserID: c.user()}, c.session.User.Email)
+	another, _ := value[bool](c, "switch")
+	hint := c.session.User.Email
+	if another {
+		hint = "" // or Google would offer the one before
+	}
+	return a.toGoogle(c, signIn{Redirect: redirect, Connect: true, Switch: another, UserID: c.user()}, hint)
 }
 
 func (a *api) disconnectGoogle(c *call) error {

@@ -32,6 +32,7 @@ type signIn struct {
 	Verifier string    `json:"verifier"` // of PKCE
 	Redirect string    `json:"redirect"`
 	Connect  bool      `json:"connect"`          // to Google Tasks and Calendar
+	Switch   bool      `json:"switch,omitempty"` // to another Google account than before, if it is another
 	UserID   string    `json:"userId,omitempty"` // who connects; empty when somebody signs in
 	Expires  time.Time `json:"expires"`
 }
