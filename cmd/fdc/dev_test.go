@@ -124,7 +124,7 @@ func TestTheTourAndASecondStart(t *testing.T) {
 	args := append([]string{"--data", data}, anyPorts...)
 	d := startDev(t, args...)
 
-	tour := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", readmeTour(t)) //nolint:gosec // from the README
+	tour := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", readmeShell(t, "A tour")) //nolint:gosec // from the README
 	tour.Dir = filepath.Join("..", "..")
 	tour.Env = append(os.Environ(), "FDC="+d.HTTP) //nolint:forbidigo // the shell of the tour is a user's
 	out, err := tour.CombinedOutput()
@@ -144,18 +144,52 @@ func TestTheTourAndASecondStart(t *testing.T) {
 	again.interrupt(t)
 }
 
-// readmeTour is the shell block of the README under the heading "A tour".
-func readmeTour(t *testing.T) string {
+// What the README says of the emulator, run by the shell, against one that keeps its state in a file.
+func TestTheEmulatorAlone(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "google.json")
+	start := func(t *testing.T) (url string, interrupt func()) {
+		t.Helper()
+		cmd := command(t, "google-emulator", "--addr", "127.0.0.1:0", "--data", file)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		line, err := bufio.NewReader(out).ReadString('\n')
+		require.NoError(t, err)
+		var ready struct{ Google string }
+		require.NoError(t, json.Unmarshal([]byte(strings.TrimPrefix(line, "ready ")), &ready))
+		return ready.Google, func() {
+			require.NoError(t, cmd.Process.Signal(os.Interrupt))
+			require.NoError(t, cmd.Wait())
+		}
+	}
+	for _, when := range []string{"new", "again"} {
+		url, interrupt := start(t)
+		_, example, ok := strings.Cut(readmeShell(t, "Google without Google"), "GOOGLE=")
+		require.True(t, ok)
+		shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", "GOOGLE="+example) //nolint:gosec // from the README
+		shell.Env = append(os.Environ(), "GOOGLE="+url)                                                //nolint:forbidigo // the shell is a user's
+		out, err := shell.CombinedOutput()
+		require.NoError(t, err, "%s: %s", when, out)
+		for _, want := range []string{"503\n", `"kind":"tasks#taskLists"`, `"path":"/tasks/v1/users/@me/lists"`} {
+			require.Contains(t, string(out), want, when)
+		}
+		interrupt()
+	}
+}
+
+// readmeShell is the shell blocks of the README under a heading.
+func readmeShell(t *testing.T, heading string) string {
 	t.Helper()
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	require.NoError(t, err)
-	_, section, ok := strings.Cut(string(readme), "\n## A tour\n")
-	require.True(t, ok, "the README has no tour")
+	_, section, ok := strings.Cut(string(readme), "\n## "+heading+"\n")
+	require.True(t, ok, "the README has no %s", heading)
 	section, _, _ = strings.Cut(section, "\n## ")
 	var blocks []string
 	for _, block := range strings.Split(section, "```sh\n")[1:] {
 		block, _, ok = strings.Cut(block, "```")
-		require.True(t, ok, "a block of the tour does not end")
+		require.True(t, ok, "a block does not end")
 		blocks = append(blocks, block)
 	}
 	require.NotEmpty(t, blocks)

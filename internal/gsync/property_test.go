@@ -92,7 +92,13 @@ func (e *editor) step() {
 func (e *editor) trouble() {
 	e.t.Helper()
 	faults := []object{
-		nil, nil, {"drop": "after"}, {"drop": "before"}, {"truncate": true}, {"status": 500}, {"status": 503}, {"status": 429, "reason": "rateLimitExceeded"},
+		nil, nil,
+		{"drop": "after"},
+		{"drop": "before"},
+		{"truncate": true},
+		{"status": 500},
+		{"status": 503},
+		{"status": 429, "reason": "rateLimitExceeded"},
 		{"status": 401, "reason": "authError"},
 	}
 	times := 1 + e.r.IntN(3)
@@ -153,7 +159,9 @@ func (e *editor) dying() {
 // check looks for all edits after a sync that says it is done, and takes what it finds for agreed.
 func (e *editor) check() {
 	e.t.Helper()
-	history := func() string { return fmt.Sprintf("%d steps, the last ones %q", len(e.steps), e.steps[max(0, len(e.steps)-25):]) }
+	history := func() string {
+		return fmt.Sprintf("%d steps, the last ones %q", len(e.steps), e.steps[max(0, len(e.steps)-25):])
+	}
 	for title, of := range e.notes {
 		here, there := e.one(title), e.oneThere(title)
 		require.Contains(e.t, of.allowed(), here.Notes, "notes of %s here: %s", title, history())
@@ -207,4 +215,3 @@ func TestEveryEditCounts(t *testing.T) {
 		})
 	}
 }
-

@@ -2,6 +2,20 @@
 // own paths, and a control API under /_emulator/ to make users, inject faults, move the clock and read what was asked.
 // The official Go clients work against it unchanged.
 //
+// # The control API
+//
+//	POST   /_emulator/users      {email,name}                      makes a user
+//	POST   /_emulator/calendars  {email,id,summary,timeZone,noDeletions}   makes a calendar; with noDeletions its deltas name none
+//	POST   /_emulator/token      {email}                           {access_token}, of all scopes
+//	POST   /_emulator/revoke     {email}                           the user takes back every grant
+//	PUT    /_emulator/settings   {rotateRefreshTokens,accessTokenSeconds,grantedScopes:{EMAIL:[…]}}
+//	GET    /_emulator/requests?since=SEQ                           what was asked of Google's paths after that number
+//	PUT    /_emulator/faults     [{match:{method,path,user},nth,count,fault}]   replaces all; DELETE removes them
+//	POST   /_emulator/clock      {advanceSeconds}
+//
+// A fault is any of {status,reason,retryAfter,latencyMs,drop,truncate,expireSyncTokens}; it begins with the nth match (1 when left
+// out) and lasts for count matches (1 when left out, 0 for ever). drop is before or after: after commits first.
+//
 // # What it guarantees
 //
 //   - Every change of a user's calendars gets the next number of that user's log. A sync token is a signed {user, resource,
