@@ -63,6 +63,7 @@ func suites() []suite {
 		{name: "sync-jobs", doc: "jobs of the sync queue that find nothing to do", measure: syncJobs},
 		{name: "sync-full", doc: "the first sync of a calendar and a list", measure: syncFull},
 		{name: "sync-idle", doc: "what a sync costs that finds nothing new", measure: syncIdle},
+		{name: "sync-fair", doc: "who asks for a sync while a thousand others are due", measure: syncFair},
 		{name: "sync-many", doc: "many users' syncs on one syncer", measure: syncMany},
 		{name: "memory", doc: "the relay's memory with a long backlog", slow: true, measure: outboxMemory},
 	}

@@ -406,6 +406,47 @@ func syncIdle(ctx context.Context, b *bench) ([]sample, error) {
 	}, err
 }
 
+// syncFair takes the time that somebody waits who asks for a sync when as many others as there are were due and have not begun.
+func syncFair(ctx context.Context, b *bench) ([]sample, error) {
+	n := b.amount(1000, 50)
+	var waited time.Duration
+	err := b.withGoogle(ctx, n+1, func(g *google) error {
+		if err := g.request(ctx, g.users[1:], gsync.Ask{}); err != nil {
+			return err
+		}
+		if _, err := g.world.pool.Exec(ctx, `UPDATE sync_jobs SET trigger = $1`, events.TriggerSchedule); err != nil {
+			return err
+		}
+		stop, err := g.syncer(ctx, 0)
+		if err != nil {
+			return err
+		}
+		err = until(ctx, time.Minute, func(ctx context.Context) (under bool, err error) {
+			err = g.world.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM sync_jobs WHERE status = 'completed')`).Scan(&under)
+			return under, err
+		})
+		if err == nil {
+			asked := time.Now()
+			var job gsync.Job
+			if job, err = g.one(ctx, g.users[0], gsync.Ask{Type: events.SyncTasks}); err == nil {
+				waited = job.StartedAt.Sub(asked)
+			}
+		}
+		var left int
+		if err == nil {
+			err = g.world.pool.QueryRow(ctx, `SELECT count(*) FROM sync_jobs WHERE status = 'pending'`).Scan(&left)
+		}
+		if err == nil && left == 0 && !b.Quick {
+			err = errors.New("nobody was left to wait for")
+		}
+		return errors.Join(err, stop())
+	})
+	return []sample{{
+		line: line{Case: fmt.Sprintf("sync: a request while the first syncs of %d users are due → a runner has it", n), Ours: "queue", Unit: milliseconds},
+		ours: inMilliseconds([]time.Duration{waited})[0],
+	}}, err
+}
+
 // rowWrites counts the rows that were ever written, but for those of jobs: the job, its events, the next one's time.
 func (w *world) rowWrites(ctx context.Context) (n int64, err error) {
 	if _, err := w.pool.Exec(ctx, `SELECT pg_stat_force_next_flush()`); err != nil {

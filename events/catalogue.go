@@ -69,6 +69,7 @@ var catalogue = [...]Type{
 	define[SyncStarted]("sync", "started", ScopeUser, "A sync with Google began, or began again after its worker died."),
 	define[SyncCompleted]("sync", "completed", ScopeUser, "A sync with Google ended with all its changes committed."),
 	define[SyncFailed]("sync", "failed", ScopeUser, "A sync with Google ended without result."),
+	define[SyncRetried]("sync", "retried", ScopeUser, "An attempt at a sync failed; another follows."),
 	define[SyncCancelled]("sync", "cancelled", ScopeUser, "A sync with Google was cancelled by its user."),
 	live(define[SyncProgress]("sync", "progress", ScopeUser, "A sync with Google is under way.")),
 

@@ -136,6 +136,7 @@ func TestAggregates(t *testing.T) {
 		"sync.started":                  "sync_job/" + exampleJob,
 		"sync.completed":                "sync_job/" + exampleJob,
 		"sync.failed":                   "sync_job/" + exampleJob,
+		"sync.retried":                  "sync_job/" + exampleJob,
 		"sync.cancelled":                "sync_job/" + exampleJob,
 		"org.chart_updated":             "org_chart/" + exampleWorkspace,
 	}

@@ -90,6 +90,10 @@ var examples = []events.Event{
 		JobID: exampleJob, UserID: exampleUser, Version: 3, Type: events.SyncTasks, Mode: events.SyncResync, Attempt: 5,
 		Code: "google_unavailable", Retryable: true,
 	}),
+	example(bySyncer, events.SyncRetried{
+		JobID: exampleJob, UserID: exampleUser, Version: 3, Type: events.SyncTasks, Mode: events.SyncIncremental, Attempt: 1,
+		Code: "google_unavailable", NotBefore: exampleTime.Add(2 * time.Second),
+	}),
 	example(byUser, events.SyncCancelled{JobID: exampleJob, UserID: exampleUser, Version: 3}),
 	example(bySyncer, events.SyncProgress{JobID: exampleJob, UserID: exampleUser, Phase: "tasks", Done: 100, Total: 200}),
 	example(byUser, events.OrgChartUpdated{

@@ -1,5 +1,7 @@
 package events
 
+import "time"
+
 // What a sync covers and how, for the sync events.
 const (
 	SyncTasks    = "tasks"
@@ -80,6 +82,20 @@ type SyncFailed struct {
 }
 
 func (p SyncFailed) key() key { return syncKey(p.JobID, p.UserID, p.Version) }
+
+// SyncRetried is the data of sync.retried: an attempt has failed, and there will be another.
+type SyncRetried struct {
+	JobID     string    `json:"jobId"     rule:"id"      doc:"The job."`
+	UserID    string    `json:"userId"    rule:"id"      doc:"Whose Google account."`
+	Version   int64     `json:"version"   rule:"version" doc:"The job's version after the fact."`
+	Type      string    `json:"type"      rule:"enum"    values:"tasks|calendar|full" doc:"What it covers."`
+	Mode      string    `json:"mode"      rule:"enum"    values:"incremental|resync" doc:"Only what changed, or all anew."`
+	Attempt   int64     `json:"attempt"   rule:"count"   doc:"Which attempt has failed, from 1."`
+	Code      string    `json:"code"      rule:"word"    values:"rate_limited|google_unavailable|timeout|internal" doc:"What went wrong, as in the job's error.code."`
+	NotBefore time.Time `json:"notBefore" rule:"time"    doc:"When the next attempt may begin."`
+}
+
+func (p SyncRetried) key() key { return syncKey(p.JobID, p.UserID, p.Version) }
 
 // SyncCancelled is the data of sync.cancelled.
 type SyncCancelled struct {

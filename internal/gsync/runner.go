@@ -338,17 +338,17 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 	f, google := errors.AsType[*failure](err)
 	switch {
 	case errors.Is(err, errQuota):
-		outcome, err = "released", s.release(ctx, c, f.retryAfter, nil, 0)
+		outcome, err = "released", s.release(ctx, c, f.retryAfter, nil)
 	case errors.Is(err, errCancelled):
 		outcome, err = "cancelled", s.endCancelled(ctx, c)
 	case errors.Is(err, errStopping), !google && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
-		outcome, err = "released", s.release(ctx, c, 0, nil, 0)
+		outcome, err = "released", s.release(ctx, c, 0, nil)
 	case !google && (fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err)):
-		outcome, err = "released", s.release(ctx, c, time.Second, nil, 0)
+		outcome, err = "released", s.release(ctx, c, time.Second, nil)
 	default:
 		why, after := explain(err, c.Attempt, s.backoff)
 		if why.Retryable && c.Attempt < maxAttempts {
-			outcome, err = "retried", s.release(ctx, c, after, &why, 1)
+			outcome, err = "retried", s.release(ctx, c, after, &why)
 		} else {
 			outcome, err = "failed", s.fail(ctx, c, why)
 		}
@@ -368,25 +368,36 @@ func (s *Service) isCancelled(ctx context.Context, c claimed) bool {
 
 // release gives the job back to the queue, to start not before the pause is over. When another of the user's jobs is
 // pending by now, this one keeps its place as the processing one, with nobody working on it. An attempt that was only
-// interrupted doesn't count.
-func (s *Service) release(ctx context.Context, c claimed, after time.Duration, why *JobError, counts int) error {
+// interrupted, for which there is no why, doesn't count.
+func (s *Service) release(ctx context.Context, c claimed, after time.Duration, why *JobError) error {
+	failed := 0
+	if why != nil {
+		failed = 1
+	}
 	give := func() error {
 		return s.ob.Tx(ctx, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, `
-				UPDATE sync_jobs j SET lease_token = NULL, attempt = attempt - 1 + $5, error = coalesce($4, error),
+			var version int64
+			var notBefore time.Time
+			err := tx.QueryRow(ctx, `
+				UPDATE sync_jobs j SET lease_token = NULL, attempt = attempt - 1 + $5, version = version + $5, error = coalesce($4, error),
 					previous_start = started_at, run_after = clock_timestamp() + $3::interval,
 					status = CASE WHEN p.taken THEN 'processing' ELSE 'pending' END,
 					lease_expires_at = CASE WHEN p.taken THEN clock_timestamp() + $3::interval END
 				FROM (SELECT EXISTS (SELECT 1 FROM sync_jobs WHERE user_id = $6 AND status = 'pending') AS taken) p
-				WHERE j.id = $1 AND j.lease_token = $2 AND j.status = 'processing'`,
-				c.ID, c.lease, after, why, counts, c.UserID)
-			if err == nil && tag.RowsAffected() == 0 {
-				err = errLeaseLost
-			}
-			if err != nil {
+				WHERE j.id = $1 AND j.lease_token = $2 AND j.status = 'processing' RETURNING j.version, j.run_after`,
+				c.ID, c.lease, after, why, failed, c.UserID).Scan(&version, &notBefore)
+			switch {
+			case errors.Is(err, pgx.ErrNoRows):
+				return errLeaseLost
+			case err != nil:
 				return fmt.Errorf("release job %s: %w", c.ID, err)
+			case why == nil:
+				return nil
 			}
-			return nil
+			return outbox.Append(ctx, tx, events.New(s.background(c.UserID, c.RequestID), c.ID, events.SyncRetried{
+				JobID: c.ID, UserID: c.UserID, Version: version, Type: c.Type, Mode: c.Mode, Attempt: int64(c.Attempt), Code: why.Code,
+				NotBefore: notBefore.UTC(),
+			}))
 		})
 	}
 	err := give()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -142,13 +143,13 @@ func TestALostLeaseWritesNothing(t *testing.T) {
 	require.ErrorIs(t, run.complete(t.Context(), touch), errLeaseLost)
 	require.ErrorIs(t, w.fail(t.Context(), old[0], JobError{}), errLeaseLost)
 	require.ErrorIs(t, w.endCancelled(t.Context(), old[0]), errLeaseLost)
-	require.ErrorIs(t, w.release(t.Context(), old[0], 0, nil, 0), errLeaseLost)
+	require.ErrorIs(t, w.release(t.Context(), old[0], 0, nil), errLeaseLost)
 	_, err = w.renewLease(t.Context(), old[0], time.Minute)
 	require.ErrorIs(t, err, errLeaseLost)
 	a, err := w.account(t.Context(), w.db.Pool, p.id)
 	require.NoError(t, err)
 	require.Equal(t, alice, a.Email)
-	require.NoError(t, w.release(t.Context(), heir[0], 0, nil, 0))
+	require.NoError(t, w.release(t.Context(), heir[0], 0, nil))
 	require.Equal(t, StatusCompleted, p.sync("", "").Status)
 }
 
@@ -272,6 +273,8 @@ func TestTroubleAtGoogleIsSatOut(t *testing.T) {
 	require.Equal(t, 3, job.Attempt)
 	require.Nil(t, job.Error)
 	p.oneThere("one")
+	require.Equal(t, []string{"sync.requested", "sync.started", "sync.retried", "sync.started", "sync.retried", "sync.started", "sync.completed"},
+		slices.DeleteFunc(w.told(p.id), func(action string) bool { return !strings.HasPrefix(action, "sync.") }), "the history of the attempts")
 }
 
 func TestGivingUp(t *testing.T) {
@@ -285,6 +288,7 @@ func TestGivingUp(t *testing.T) {
 	require.Equal(t, &JobError{Code: codeUnavailable, Message: job.Error.Message, Retryable: true}, job.Error)
 	require.Equal(t, maxAttempts, job.Attempt)
 	require.Equal(t, 1, w.count(p.id, "sync.failed"))
+	require.Equal(t, maxAttempts-1, w.count(p.id, "sync.retried"))
 	st, err := w.Status(t.Context(), p.id)
 	require.NoError(t, err)
 	require.Equal(t, SyncPendingFirst, st.State)

@@ -328,3 +328,24 @@ func TestALongList(t *testing.T) {
 	}
 	require.Zero(t, p.synced(events.SyncTasks, events.SyncResync).Tasks)
 }
+
+// Where a task stands at Google, and under which one, is nothing that FDC shows, and nothing that it changes.
+func TestPlacesAtGoogleAreKept(t *testing.T) {
+	t.Parallel()
+	p := newWorld(t).connected(alice)
+	google := p.googleTasks()
+	parent := p.insertThere(&tasks.Task{Title: "parent"})
+	first, err := google.Tasks.Insert(defaultList, &tasks.Task{Title: "first"}).Parent(parent.Id).Do()
+	require.NoError(t, err)
+	second, err := google.Tasks.Insert(defaultList, &tasks.Task{Title: "second"}).Parent(parent.Id).Previous(first.Id).Do()
+	require.NoError(t, err)
+	p.synced("", "")
+	p.patch(p.one("second").ID, `{"title":"second, edited here","status":"done"}`)
+	p.patch(p.one("parent").ID, `{"notes":"edited here"}`)
+	p.synced("", "")
+	got := p.oneThere("second, edited here")
+	require.Equal(t, parent.Id, got.Parent)
+	require.Equal(t, second.Position, got.Position)
+	require.Equal(t, second.Id, got.Id)
+	p.quiet()
+}
