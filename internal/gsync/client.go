@@ -159,7 +159,7 @@ func call[T any](ctx context.Context, c *client, repeatable bool, do func() (T, 
 		}
 		f, ok := errors.AsType[*failure](err)
 		switch {
-		case !ok:
+		case !ok, errors.Is(err, errQuota): // which has waited already
 			return none, err
 		case f.class == classUnauthorized && !renewed:
 			renewed = true

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/api/calendar/v3"
 
 	"fdc/events"
 	"fdc/internal/platform/fault"
@@ -68,6 +67,16 @@ func (h *hook) hears(state string, count int) {
 	})
 }
 
+// watching makes a user whose calendar Google tells of.
+func (w *world) watching(email string) (*person, *hook) {
+	w.t.Helper()
+	h := w.listen()
+	p := w.connected(email)
+	p.synced("", "")
+	h.hears("sync", 1)
+	return p, h
+}
+
 // channels are the user's rows.
 func (p *person) channels() []channel {
 	p.t.Helper()
@@ -87,34 +96,18 @@ func (w *world) asked(suffix string) (list []loggedRequest) {
 	return list
 }
 
-func (p *person) addEvent(title string) *calendar.Event {
-	p.t.Helper()
-	start := time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
-	made, err := p.googleCalendar().Events.Insert(primaryCalendar, &calendar.Event{
-		Summary: title, Start: moment(start, "UTC"), End: moment(start.Add(time.Hour), "UTC"),
-	}).Do()
-	require.NoError(p.t, err)
-	return made
-}
-
 func TestAChangeAtGoogleComesByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.listen()
-	p := w.connected(alice)
-	p.synced("", "")
+	p, h := w.watching(alice)
 	require.Len(t, p.channels(), 1)
-	h.hears("sync", 1)
 	require.Equal(t, channelOpen, p.channels()[0].State)
 
-	p.addEvent("made at Google")
+	p.event("made at Google", "2026-03-02T09:00:00Z", nil)
 	h.hears("exists", 1)
 	require.Equal(t, 1, w.pending(events.TriggerWebhook))
 	w.run(w.Service, RunnerConfig{})
-	w.eventually("the event is here", func() bool {
-		list, err := p.Events(t.Context(), p.id, time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC), time.Date(2026, 5, 2, 0, 0, 0, 0, time.UTC))
-		return err == nil && len(list) == 1
-	})
+	w.eventually("the event is here", func() bool { return len(p.titles(march, may)) == 1 })
 	require.Len(t, p.channels(), 1, "no second channel for the calendar")
 }
 
@@ -158,10 +151,7 @@ func TestForgedNotificationsDoNothing(t *testing.T) {
 func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.listen()
-	p := w.connected(alice)
-	p.synced("", "")
-	h.hears("sync", 1)
+	p, _ := w.watching(alice)
 	ch := p.channels()[0]
 	n := Notification{ChannelID: ch.ID, token: w.channelToken(ch.ID, p.id), resourceID: ch.ResourceID, state: "exists"}
 	var wait sync.WaitGroup
@@ -198,10 +188,7 @@ func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.listen()
-	p := w.connected(alice)
-	p.synced("", "")
-	h.hears("sync", 1)
+	p, _ := w.watching(alice)
 	old := p.channels()[0]
 	p.exec(`UPDATE google_channels SET expires_at = now() + interval '36 hours'`)
 	p.synced("", "")
@@ -228,10 +215,7 @@ func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 func TestNoChannelWithoutUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.listen()
-	p := w.connected(alice)
-	p.synced("", "")
-	h.hears("sync", 1)
+	p, _ := w.watching(alice)
 	settings, err := w.Settings(t.Context(), p.id)
 	require.NoError(t, err)
 	put := func(auto bool, calendars ...string) {
@@ -315,11 +299,8 @@ func TestACalendarThatCannotBeWatched(t *testing.T) {
 func TestOwnWritesDoNotCallForever(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	h := w.listen()
-	p := w.connected(alice)
-	p.synced("", "")
-	h.hears("sync", 1)
-	start := time.Date(2026, 5, 1, 9, 0, 0, 0, time.UTC)
+	p, h := w.watching(alice)
+	start := march.Add(33 * time.Hour)
 	p.create(task.Draft{Title: "timed", StartAt: &start})
 	p.synced("", "")
 	h.hears("exists", 1)
@@ -337,7 +318,7 @@ func TestMissedNotifications(t *testing.T) {
 	h.deaf.Store(true)
 	p := w.connected(alice)
 	p.synced("", "")
-	p.addEvent("unheard of")
+	p.event("unheard of", "2026-03-02T09:00:00Z", nil)
 	p.due()
 	w.makes(1)
 	require.EqualValues(t, 1, p.synced("", "").Calendar.Created)
