@@ -271,6 +271,15 @@ func TestCalendarNoLongerChosen(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, shown)
 	p.quiet()
+
+	// A run that was under way then brings it back, for the time until the next one.
+	w.exec(`INSERT INTO sync_state (user_id, resource) VALUES ($1, 'calendar:' || $2)`, p.id, alice)
+	w.exec(`INSERT INTO calendar_events (user_id, calendar_id, event_id, title, start_at, end_at, starts, ends)
+		VALUES ($1, $2, 'late', 'late', $3, $3, $3, $3)`, p.id, alice, at.Add(time.Hour))
+	p.synced(events.SyncCalendar, "")
+	shown, err = w.Events(t.Context(), p.id, at, at.AddDate(0, 0, 1))
+	require.NoError(t, err)
+	require.Empty(t, shown)
 }
 
 func TestSwitchToAnotherAccount(t *testing.T) {

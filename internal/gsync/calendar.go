@@ -26,16 +26,29 @@ func (r *run) calendarSteps(ctx context.Context, stored bool) ([]step, error) {
 			return nil, err
 		}
 	}
-	steps := []step{func(context.Context) (finish, error) {
-		return func(ctx context.Context, tx pgx.Tx, _ *Result) error {
-			return forgetCalendars(ctx, tx, r.userID, r.settings.CalendarIDs)
-		}, nil
-	}}
-	steps = append(steps, r.watchCalendars)
+	steps := []step{r.forgetOthers, r.watchCalendars}
 	for _, id := range r.settings.CalendarIDs {
 		steps = append(steps, func(ctx context.Context) (finish, error) { return r.pullCalendar(ctx, id) })
 	}
 	return steps, nil
+}
+
+// forgetOthers forgets calendars that are no longer selected at Google, and what a run brought in that was under way when its user
+// chose others.
+func (r *run) forgetOthers(ctx context.Context) (finish, error) {
+	var some bool
+	err := r.s.ob.Pool().QueryRow(ctx, `
+		SELECT EXISTS (SELECT 1 FROM sync_state WHERE user_id = $1 AND resource LIKE 'calendar:%'
+			AND substr(resource, length('calendar:') + 1) <> ALL ($2))`, r.userID, r.settings.CalendarIDs).Scan(&some)
+	if err != nil {
+		return nil, fmt.Errorf("look for calendars of user %s: %w", r.userID, err)
+	}
+	if !some {
+		return nil, nil
+	}
+	return func(ctx context.Context, tx pgx.Tx, _ *Result) error {
+		return forgetCalendars(ctx, tx, r.userID, r.settings.CalendarIDs)
+	}, nil
 }
 
 // selectedCalendars are the calendars of a user who never chose any.

@@ -67,11 +67,11 @@ func (h *hook) hears(state string, count int) {
 	})
 }
 
-// watching makes a user whose calendar Google tells of.
-func (w *world) watching(email string) (*person, *hook) {
+// watching makes Alice, of whose calendar Google tells.
+func (w *world) watching() (*person, *hook) {
 	w.t.Helper()
 	h := w.listen()
-	p := w.connected(email)
+	p := w.connected(alice)
 	p.synced("", "")
 	h.hears("sync", 1)
 	return p, h
@@ -99,7 +99,7 @@ func (w *world) asked(suffix string) (list []loggedRequest) {
 func TestAChangeAtGoogleComesByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, h := w.watching(alice)
+	p, h := w.watching()
 	require.Len(t, p.channels(), 1)
 	require.Equal(t, channelOpen, p.channels()[0].State)
 
@@ -151,7 +151,7 @@ func TestForgedNotificationsDoNothing(t *testing.T) {
 func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.watching(alice)
+	p, _ := w.watching()
 	ch := p.channels()[0]
 	n := Notification{ChannelID: ch.ID, token: w.channelToken(ch.ID, p.id), resourceID: ch.ResourceID, state: "exists"}
 	var wait sync.WaitGroup
@@ -188,7 +188,7 @@ func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.watching(alice)
+	p, _ := w.watching()
 	old := p.channels()[0]
 	p.exec(`UPDATE google_channels SET expires_at = now() + interval '36 hours'`)
 	p.synced("", "")
@@ -215,7 +215,7 @@ func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 func TestNoChannelWithoutUse(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, _ := w.watching(alice)
+	p, _ := w.watching()
 	settings, err := w.Settings(t.Context(), p.id)
 	require.NoError(t, err)
 	put := func(auto bool, calendars ...string) {
@@ -299,7 +299,7 @@ func TestACalendarThatCannotBeWatched(t *testing.T) {
 func TestOwnWritesDoNotCallForever(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, h := w.watching(alice)
+	p, h := w.watching()
 	start := march.Add(33 * time.Hour)
 	p.create(task.Draft{Title: "timed", StartAt: &start})
 	p.synced("", "")
