@@ -214,7 +214,8 @@ func TestASaturatedPoolerRefuses(t *testing.T) {
 func TestASaturatedPoolRefuses(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Empty(t)
-	pool := open(t, postgres.Config{URL: db.URL, MaxConns: 2, QueryTimeout: patience, MaxWait: 100 * time.Millisecond})
+	// A second is also what the first connections may take to be made, on a machine with other things to do.
+	pool := open(t, postgres.Config{URL: db.URL, MaxConns: 2, QueryTimeout: patience, MaxWait: time.Second})
 	held := []*pgxpool.Conn{acquire(t, pool), acquire(t, pool)}
 
 	err := pool.QueryRow(t.Context(), `SELECT 1`).Scan(nil)
