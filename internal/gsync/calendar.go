@@ -72,7 +72,7 @@ func (r *run) pullCalendar(ctx context.Context, id string) (finish, error) {
 		return nil, err
 	}
 	var last finish
-	if cursor.SyncToken != "" && !cursor.aged() && r.job.Mode != events.SyncResync {
+	if cursor.SyncToken != "" && !cursor.aged(r.userID) && r.job.Mode != events.SyncResync {
 		last, err = p.pages(ctx, cursor.SyncToken)
 		if isClass(err, classGone) {
 			last, err = p.full(ctx)

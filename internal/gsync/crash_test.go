@@ -5,14 +5,19 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/calendar/v3"
 	"google.golang.org/api/tasks/v1"
 
 	"fdc/events"
+	"fdc/internal/platform/outbox"
 	"fdc/internal/task"
 )
 
@@ -45,25 +50,118 @@ func TestCrashAtEveryRequest(t *testing.T) {
 					w.around(nil, crash)
 				}
 				err = w.attempt(ctx, claimed[0])
-				crashed = err != nil
 				w.around(nil, nil)
 				die()
-				if crashed {
+				if crashed = err != nil; crashed {
 					require.ErrorIs(t, err, context.Canceled)
-					w.eventually("somebody takes over", func() bool {
-						claimed, err = w.claim(t.Context(), 1, time.Minute, "")
-						require.NoError(t, err)
-						return len(claimed) == 1
-					})
-					require.NoError(t, w.attempt(t.Context(), claimed[0]))
 				}
-				job, err := w.Job(t.Context(), p.id, claimed[0].ID)
-				require.NoError(t, err)
-				require.Equal(t, StatusCompleted, job.Status)
-				p.worked(job)
+				p.takenOver(claimed[0], err)
 			}
 		})
 	}
+}
+
+// statements calls fn before, or after, each statement of a pool that it watches; begin and commit are statements too.
+type statements struct {
+	pgx.QueryTracer
+	mu    sync.Mutex
+	after bool
+	fn    func() // nil: nothing
+}
+
+func (s *statements) call(after bool) {
+	s.mu.Lock()
+	fn := s.fn
+	if s.after != after {
+		fn = nil
+	}
+	s.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
+}
+
+func (s *statements) set(after bool, fn func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.after, s.fn = after, fn
+}
+
+func (s *statements) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	s.call(false)
+	return s.QueryTracer.TraceQueryStart(ctx, conn, data)
+}
+
+func (s *statements) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryEndData) {
+	s.QueryTracer.TraceQueryEnd(ctx, conn, data)
+	s.call(true)
+}
+
+// The same for the other thing that a sync waits for: the database. In go test a process dies at some of its statements, with
+// FDC_SYNC_PROPERTY_TIME set at each of them.
+func TestCrashAtEveryStatement(t *testing.T) {
+	t.Parallel()
+	for _, after := range []bool{false, true} {
+		t.Run(map[bool]string{false: "before", true: "after"}[after], func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			config := w.ob.Pool().Config()
+			watched := &statements{QueryTracer: config.ConnConfig.Tracer}
+			config.ConnConfig.Tracer = watched
+			pool, err := pgxpool.NewWithConfig(t.Context(), config)
+			require.NoError(t, err)
+			t.Cleanup(pool.Close)
+			dying := w.newService(nil)
+			dying.ob = outbox.New(pool, nil)
+			steps := rand.New(rand.NewPCG(1, 2))
+			crashed := true
+			for n := 1; crashed; n++ {
+				if os.Getenv("FDC_SYNC_PROPERTY_TIME") == "" {
+					n += steps.IntN(14)
+				}
+				p := w.connected(fmt.Sprintf("user%d@example.com", n))
+				p.work()
+				p.request("")
+				claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+				require.NoError(t, err)
+				ctx, die := context.WithCancel(t.Context())
+				seen := 0
+				watched.set(after, func() {
+					if seen++; seen == n {
+						die()
+					}
+				})
+				err = dying.attempt(ctx, claimed[0])
+				watched.set(after, nil)
+				die()
+				p.takenOver(claimed[0], err)
+				crashed = seen >= n
+			}
+		})
+	}
+}
+
+// takenOver sees to it that a job whose process has died, unless it was through with it, is done by another.
+func (p *person) takenOver(c claimed, died error) {
+	p.t.Helper()
+	job, err := p.Job(p.t.Context(), p.id, c.ID)
+	require.NoError(p.t, err)
+	if !job.Ended() { // or the answer to the last commit was all that it missed
+		require.Error(p.t, died)
+		p.eventually("somebody takes over", func() bool {
+			next, err := p.claim(p.t.Context(), 1, time.Minute, "")
+			require.NoError(p.t, err)
+			if len(next) == 1 {
+				c = next[0]
+			}
+			return len(next) == 1
+		})
+		require.NoError(p.t, p.attempt(p.t.Context(), c))
+		job, err = p.Job(p.t.Context(), p.id, c.ID)
+		require.NoError(p.t, err)
+	}
+	require.Equal(p.t, StatusCompleted, job.Status)
+	p.worked(job)
 }
 
 // work leaves a sync something of everything to do.

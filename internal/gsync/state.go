@@ -19,10 +19,13 @@ type cursor struct {
 	FullSyncedAt *time.Time
 }
 
-// maxDeltas is how long deltas are trusted before everything is read anew.
+// maxDeltas is how long deltas are trusted before everything is read anew, less up to a day, so that those who have connected at the same
+// time don't read everything at the same time.
 const maxDeltas = 7 * 24 * time.Hour
 
-func (c cursor) aged() bool { return c.FullSyncedAt == nil || time.Since(*c.FullSyncedAt) > maxDeltas }
+func (c cursor) aged(userID string) bool {
+	return c.FullSyncedAt == nil || time.Since(*c.FullSyncedAt) > maxDeltas-spread(userID, 24*time.Hour)
+}
 
 func readCursor(ctx context.Context, q postgres.Querier, userID, resource string) (cursor, error) {
 	var c cursor

@@ -59,7 +59,7 @@ func (t *taskSync) pull(ctx context.Context) (finish, error) {
 		return nil, err
 	}
 	var since time.Time
-	if cursor.UpdatedMin != nil && !cursor.aged() && t.job.Mode != events.SyncResync {
+	if cursor.UpdatedMin != nil && !cursor.aged(t.owner) && t.job.Mode != events.SyncResync {
 		since = cursor.UpdatedMin.Add(-overlap)
 	} else if err := t.begin(ctx); err != nil {
 		return nil, err
