@@ -117,21 +117,6 @@ func TestManyPages(t *testing.T) {
 	p.quiet()
 }
 
-func TestSyncTokenExpired(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	p := w.connected(alice)
-	id := p.event("vanishes", "2026-03-02T09:00:00Z", nil)
-	p.event("stays", "2026-03-02T12:00:00Z", nil)
-	p.synced("", "")
-	require.NoError(t, p.googleCalendar().Events.Delete(alice, id).Do())
-	w.fault(http.MethodGet, "/calendar/v3/calendars/*", 1, 1, object{"expireSyncTokens": true})
-
-	require.Equal(t, Counts{Deleted: 1}, p.synced("", "").Calendar)
-	require.Equal(t, []string{"stays"}, p.titles(march, may))
-	p.quiet()
-}
-
 func TestRefusedCalendarLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

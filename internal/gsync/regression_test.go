@@ -32,6 +32,7 @@ func TestB01AnInvalidSyncTokenIsNoEmptySuccess(t *testing.T) {
 	require.Equal(t, Counts{Created: 1, Deleted: 1}, p.synced("", "").Calendar)
 	require.Equal(t, []string{"missed"}, p.titles(march, may))
 	p.sameEvents(march, may)
+	p.quiet()
 }
 
 // ridafkih/keeper.sh#199: the state was wiped before the new one was there.
