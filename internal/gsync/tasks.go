@@ -286,7 +286,7 @@ func (t *taskSync) deletedThere(ctx context.Context, tx pgx.Tx, d *Result, l lin
 		return false, err
 	}
 	if found && local.DeletedAt == nil {
-		if local.fields != l.base() && (at.IsZero() || !t.later(at, local.UpdatedAt)) {
+		if local.Version != l.SyncedVersion && (at.IsZero() || !t.later(at, local.UpdatedAt)) {
 			kept = true
 			d.Tasks.Conflicts++
 		} else {

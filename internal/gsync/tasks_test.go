@@ -308,6 +308,25 @@ func (p *person) step(r *rand.Rand) {
 	}
 }
 
+// What Google Tasks doesn't hold of a task is worth as much as the rest: who has edited it after it was deleted there keeps it.
+func TestDeletedThereButTimedHereSince(t *testing.T) {
+	t.Parallel()
+	p := newWorld(t).connected(alice)
+	timed := p.create(task.Draft{Title: "timed since"})
+	p.create(task.Draft{Title: "untouched"})
+	p.synced("", "")
+	for _, title := range []string{"timed since", "untouched"} {
+		require.NoError(t, p.googleTasks().Tasks.Delete(defaultList, p.oneThere(title).Id).Do())
+	}
+	p.patch(timed.ID, `{"startAt":"2026-03-02T09:00:00Z"}`)
+	require.Equal(t, Counts{Deleted: 1, Pushed: 1, Conflicts: 1}, p.synced("", "").Tasks)
+	require.NotNil(t, p.one("timed since").StartAt)
+	p.oneThere("timed since")
+	require.Empty(t, p.here()["untouched"])
+	p.equal()
+	p.quiet()
+}
+
 // A long list passes page by page: what is in memory doesn't grow with it.
 func TestALongList(t *testing.T) {
 	t.Parallel()
