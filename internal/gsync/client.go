@@ -51,7 +51,6 @@ type client struct {
 	token accessToken
 	calls atomic.Int64
 	ahead atomic.Int64 // how far Google's clock is ahead of ours, in ns
-	lost  int          // inserts without an answer
 }
 
 // skew is how far Google's clock is ahead of ours.

@@ -16,11 +16,12 @@ type link struct {
 	TaskID        string
 	GoogleTaskID  string
 	Snapshot      *fields // what Google had when last heard of; of an intent what was to be inserted
+	Sent          *fields // what Google was last asked to make of it, without an answer; nil when there is no such doubt
 	SyncedVersion int64
 	IntendedAt    *time.Time
 }
 
-const linkColumns = `task_id::text, coalesce(google_task_id, ''), snapshot, synced_version, intended_at`
+const linkColumns = `task_id::text, coalesce(google_task_id, ''), snapshot, sent, synced_version, intended_at`
 
 // base is the snapshot, empty when there is none.
 func (l link) base() fields {
@@ -28,6 +29,22 @@ func (l link) base() fields {
 		return fields{}
 	}
 	return *l.Snapshot
+}
+
+// baseOf is what a state that Google has now is to be compared with, to tell what its user has changed there. A field that isn't as it
+// was comes from what we sent without an answer, or was changed after that.
+func (l link) baseOf(now fields) fields {
+	base := l.base()
+	if l.Sent == nil {
+		return base
+	}
+	sent, b, n := *l.Sent, each(&base), each(&now)
+	for i, s := range each(&sent) {
+		if *n[i] != *b[i] {
+			*b[i] = *s
+		}
+	}
+	return base
 }
 
 // pair is a workspace and the list that mirrors it for a user.
@@ -67,7 +84,7 @@ func (p pair) save(ctx context.Context, tx pgx.Tx, taskID string, r remoteTask, 
 		ON CONFLICT (user_id, task_id) DO UPDATE SET
 			workspace_id = excluded.workspace_id, task_list_id = excluded.task_list_id, google_task_id = excluded.google_task_id,
 			snapshot = excluded.snapshot, google_updated = excluded.google_updated, synced_version = excluded.synced_version,
-			generation = excluded.generation, synced_at = now(), intended_at = NULL,
+			generation = excluded.generation, synced_at = now(), intended_at = NULL, sent = NULL,
 			error = ''`,
 		p.owner, taskID, p.workspaceID, p.listID, r.ID, r.fields, orNil(r.Updated), generation, version)
 	if err != nil {
@@ -84,10 +101,19 @@ func (p pair) intend(ctx context.Context, tx pgx.Tx, taskID string, f fields) er
 		ON CONFLICT (user_id, task_id) DO UPDATE SET
 			workspace_id = excluded.workspace_id, task_list_id = excluded.task_list_id, google_task_id = NULL,
 			snapshot = excluded.snapshot, google_updated = NULL, synced_version = 0, generation = 0,
-			intended_at = excluded.intended_at`,
+			intended_at = excluded.intended_at, sent = NULL`,
 		p.owner, taskID, p.workspaceID, p.listID, f)
 	if err != nil {
 		return fmt.Errorf("journal insert of task %s: %w", taskID, err)
+	}
+	return nil
+}
+
+// send journals that Google is about to be asked to make f of the task.
+func (p pair) send(ctx context.Context, tx pgx.Tx, taskID string, f fields) error {
+	_, err := tx.Exec(ctx, `UPDATE google_task_links SET sent = $3 WHERE user_id = $1 AND task_id = $2`, p.owner, taskID, f)
+	if err != nil {
+		return fmt.Errorf("journal change of task %s: %w", taskID, err)
 	}
 	return nil
 }
@@ -105,7 +131,7 @@ func (p pair) settled(ctx context.Context, tx pgx.Tx, taskID string, version int
 // refuse notes why Google did not take the task. An intent is over: Google has answered.
 func (p pair) refuse(ctx context.Context, tx pgx.Tx, taskID, why string) error {
 	_, err := tx.Exec(ctx, `
-		UPDATE google_task_links SET error = $3, intended_at = NULL,
+		UPDATE google_task_links SET error = $3, intended_at = NULL, sent = NULL,
 			snapshot = CASE WHEN google_task_id IS NULL THEN NULL ELSE snapshot END
 		WHERE user_id = $1 AND task_id = $2`, p.owner, taskID, why)
 	if err != nil {
@@ -118,7 +144,7 @@ func (p pair) refuse(ctx context.Context, tx pgx.Tx, taskID, why string) error {
 func (p pair) unlink(ctx context.Context, tx pgx.Tx, taskID string) error {
 	_, err := tx.Exec(ctx, `
 		UPDATE google_task_links SET google_task_id = NULL, snapshot = NULL, google_updated = NULL, synced_version = 0,
-			intended_at = NULL, error = ''
+			intended_at = NULL, sent = NULL, error = ''
 		WHERE user_id = $1 AND task_id = $2`, p.owner, taskID)
 	if err != nil {
 		return fmt.Errorf("unlink task %s: %w", taskID, err)
@@ -223,7 +249,7 @@ type outgoing struct {
 // outgoing reads the next tasks after an id that have something to push.
 func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, most int) ([]outgoing, error) {
 	rows, err := q.Query(ctx, `
-		SELECT `+localColumns+`, coalesce(l.google_task_id, ''), l.snapshot, coalesce(l.synced_version, 0), l.intended_at,
+		SELECT `+localColumns+`, coalesce(l.google_task_id, ''), l.snapshot, l.sent, coalesce(l.synced_version, 0), l.intended_at,
 			coalesce(l.task_list_id <> $3, false), count(*) OVER ()
 		FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
 		WHERE t.workspace_id = $2 AND t.id > $4 AND CASE WHEN t.deleted_at IS NULL
@@ -234,7 +260,7 @@ func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, mo
 		return nil, fmt.Errorf("read tasks to push: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o outgoing, err error) {
-		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere, &o.Left)...)
+		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.Sent, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere, &o.Left)...)
 		o.TaskID = o.ID
 		return o, err
 	})

@@ -234,7 +234,7 @@ func (t *taskSync) changedThere(ctx context.Context, tx pgx.Tx, d *Result, l lin
 	after, err := t.s.tasks.UpdateTx(ctx, tx, t.meta, t.workspaceID, l.TaskID, func(local *task.Task) error {
 		before = local.Version
 		var merged fields
-		merged, clash = merge(l.base(), localFields(local.Draft), r.fields, t.later(r.Updated, local.UpdatedAt))
+		merged, clash = merge(l.baseOf(r.fields), localFields(local.Draft), r.fields, t.later(r.Updated, local.UpdatedAt))
 		merged.writeTo(&local.Draft)
 		return nil
 	})
@@ -268,7 +268,7 @@ func (t *taskSync) deletedHere(ctx context.Context, tx pgx.Tx, d *Result, l link
 	if err != nil {
 		return err
 	}
-	if found && local.DeletedAt != nil && !t.later(r.Updated, *local.DeletedAt) {
+	if found && local.DeletedAt != nil && (r.fields == l.baseOf(r.fields) || !t.later(r.Updated, *local.DeletedAt)) {
 		return t.save(ctx, tx, l.TaskID, r, 0, t.generation)
 	}
 	d.Tasks.Conflicts++
@@ -469,7 +469,7 @@ func (t *taskSync) pushOne(ctx context.Context, o outgoing) error {
 		err = t.pushDeletion(ctx, o)
 	case o.GoogleTaskID == "" || o.Elsewhere:
 		err = t.insert(ctx, o.localTask)
-	case o.fields == o.base():
+	case o.fields == o.base() && o.Sent == nil:
 		// Something changed that Google Tasks doesn't have.
 		return t.tx(ctx, func(ctx context.Context, tx pgx.Tx, _ *Result) error { return t.settled(ctx, tx, o.ID, o.Version) })
 	default:
@@ -497,7 +497,7 @@ func refusal(err error) string {
 // insert makes the task at Google. It is journalled first; when the answer is lost, the list is searched for it before
 // anything is sent again.
 func (t *taskSync) insert(ctx context.Context, local localTask) error {
-	for {
+	for try := 1; ; try++ {
 		started := time.Now()
 		err := t.tx(ctx, func(ctx context.Context, tx pgx.Tx, _ *Result) error {
 			return t.intend(ctx, tx, local.ID, local.fields)
@@ -511,15 +511,10 @@ func (t *taskSync) insert(ctx context.Context, local localTask) error {
 		if err == nil {
 			return t.record(ctx, local, newRemoteTask(made))
 		}
-		f, ok := errors.AsType[*failure](err)
-		if !ok || !f.unknown {
+		if err := t.unanswered(ctx, err, try); err != nil {
 			return err
 		}
-		found, searchErr := t.search(ctx, local, started.Add(t.skew()-searchMargin))
-		if searchErr != nil || found {
-			return searchErr
-		}
-		if t.lost++; t.lost > maxTries {
+		if found, err := t.search(ctx, local, started.Add(t.skew()-searchMargin)); err != nil || found {
 			return err
 		}
 	}
@@ -560,46 +555,71 @@ func (t *taskSync) search(ctx context.Context, local localTask, since time.Time)
 	return found, nil
 }
 
-// pushChange brings a changed task to Google, after a look at what Google has now: nothing says that it heeds If-Match.
+// pushChange brings a changed task to Google, after a look at what Google has now: nothing says that it heeds If-Match. The change is
+// journalled first; when its answer is lost, Google is looked at again before anything is sent again, for its user may have been there
+// in between.
 func (t *taskSync) pushChange(ctx context.Context, o outgoing) error {
-	current, err := t.get(ctx, o.GoogleTaskID)
-	if err != nil {
-		return err
-	}
-	if current.Deleted {
-		var kept bool
-		err := t.tx(ctx, func(ctx context.Context, tx pgx.Tx, d *Result) error {
-			var err error
-			kept, err = t.deletedThere(ctx, tx, d, o.link, current.Updated)
-			return err
-		})
-		if err != nil || !kept {
+	for try := 1; ; try++ {
+		current, err := t.get(ctx, o.GoogleTaskID)
+		if err != nil {
 			return err
 		}
-		return t.insert(ctx, o.localTask)
-	}
-	local := o.localTask
-	if current.fields != o.base() {
-		err := t.tx(ctx, func(ctx context.Context, tx pgx.Tx, d *Result) error {
-			if err := t.changedThere(ctx, tx, d, o.link, current); err != nil {
+		if current.Deleted {
+			return t.goneThere(ctx, o, current)
+		}
+		local := o.localTask
+		if current.fields != o.base() || o.Sent != nil {
+			err := t.tx(ctx, func(ctx context.Context, tx pgx.Tx, d *Result) error {
+				if err := t.changedThere(ctx, tx, d, o.link, current); err != nil {
+					return err
+				}
+				var err error
+				local, _, err = lockLocal(ctx, tx, o.ID)
+				return err
+			})
+			if err != nil || local.DeletedAt != nil || local.fields == current.fields {
 				return err
 			}
-			var err error
-			local, _, err = lockLocal(ctx, tx, o.ID)
-			return err
-		})
-		if err != nil || local.DeletedAt != nil || local.fields == current.fields {
+		}
+		err = t.tx(ctx, func(ctx context.Context, tx pgx.Tx, _ *Result) error { return t.send(ctx, tx, o.ID, local.fields) })
+		if err != nil {
 			return err
 		}
+		change := local.patch(current.fields)
+		changed, err := call(ctx, t.client, once, func() (*tasks.Task, error) {
+			return t.client.tasks.Tasks.Patch(t.listID, o.GoogleTaskID, change).Context(ctx).Do()
+		})
+		if err == nil {
+			return t.record(ctx, local, newRemoteTask(changed))
+		}
+		if err := t.unanswered(ctx, err, try); err != nil {
+			return err
+		}
+		o.localTask, o.Snapshot, o.Sent = local, &current.fields, &local.fields
 	}
-	change := local.patch(current.fields)
-	changed, err := call(ctx, t.client, idempotent, func() (*tasks.Task, error) {
-		return t.client.tasks.Tasks.Patch(t.listID, o.GoogleTaskID, change).Context(ctx).Do()
+}
+
+// goneThere decides about a task that has changed here and was deleted at Google.
+func (t *taskSync) goneThere(ctx context.Context, o outgoing, current remoteTask) error {
+	var kept bool
+	err := t.tx(ctx, func(ctx context.Context, tx pgx.Tx, d *Result) error {
+		var err error
+		kept, err = t.deletedThere(ctx, tx, d, o.link, current.Updated)
+		return err
 	})
-	if err != nil {
+	if err != nil || !kept {
 		return err
 	}
-	return t.record(ctx, local, newRemoteTask(changed))
+	return t.insert(ctx, o.localTask)
+}
+
+// unanswered waits after a write whose answer was lost. It returns err when that is no such failure, or one too many.
+func (t *taskSync) unanswered(ctx context.Context, err error, try int) error {
+	f, ok := errors.AsType[*failure](err)
+	if !ok || !f.unknown || try == maxTries || f.retryAfter > maxPause {
+		return err
+	}
+	return pause(ctx, max(f.retryAfter, t.s.jitter(try)))
 }
 
 // get reads a task at Google; one that isn't there is a deleted one.
@@ -643,7 +663,7 @@ func (t *taskSync) pushDeletion(ctx context.Context, o outgoing) error {
 	if err != nil {
 		return err
 	}
-	if !current.Deleted && current.fields != o.base() && t.later(current.Updated, *o.DeletedAt) {
+	if !current.Deleted && current.fields != o.baseOf(current.fields) && t.later(current.Updated, *o.DeletedAt) {
 		return t.tx(ctx, func(ctx context.Context, tx pgx.Tx, d *Result) error {
 			return t.deletedHere(ctx, tx, d, o.link, current)
 		})

@@ -1,6 +1,7 @@
 package gsync
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/api/tasks/v1"
@@ -324,6 +326,83 @@ func TestDeletedThereButTimedHereSince(t *testing.T) {
 	p.oneThere("timed since")
 	require.Empty(t, p.here()["untouched"])
 	p.equal()
+	p.quiet()
+}
+
+// A change whose answer was lost is ours when it turns up at Google: what was changed here since counts, even back to what it was, and
+// so does what was changed there.
+func TestChangeWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"arrived", "arrived, then edited there", "did not arrive"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.connected(alice)
+			made := p.create(task.Draft{Title: "one", Notes: "old", DueDate: "2026-03-01"})
+			p.synced("", "")
+			p.patch(made.ID, `{"notes":"new","dueDate":"2026-03-02"}`)
+			drop := dropOf(how != "did not arrive")
+			w.fault(http.MethodPatch, "/tasks/v1/lists/*", 1, 1, object{"drop": drop})
+			ctx, die := context.WithCancel(t.Context())
+			w.around(nil, func(r *http.Request) {
+				if r.Method == http.MethodPatch {
+					die()
+				}
+			})
+			p.request(events.SyncTasks)
+			claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+			require.NoError(t, err)
+			require.ErrorIs(t, w.attempt(ctx, claimed[0]), context.Canceled)
+			w.around(nil, nil)
+
+			p.patch(made.ID, `{"notes":"old"}`)
+			want := fields{Title: "one", Notes: "old", Due: "2026-03-02", Status: task.Todo}
+			if how == "arrived, then edited there" {
+				_, err := p.googleTasks().Tasks.Patch(defaultList, p.oneThere("one").Id, &tasks.Task{Notes: "there, last"}).Do()
+				require.NoError(t, err)
+				want.Notes = "there, last"
+			}
+			w.eventually("somebody takes over", func() bool {
+				claimed, err = w.claim(t.Context(), 1, time.Minute, "")
+				require.NoError(t, err)
+				return len(claimed) == 1
+			})
+			require.NoError(t, w.attempt(t.Context(), claimed[0]))
+			require.Equal(t, want, localFields(p.one("one").Draft))
+			p.equal()
+			p.quiet()
+		})
+	}
+}
+
+func dropOf(arrived bool) string {
+	if arrived {
+		return "after"
+	}
+	return "before"
+}
+
+// Who edits a task at Google between a change whose answer was lost and its repetition came later.
+func TestAnEditBetweenAChangeAndItsRepetition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	made := p.create(task.Draft{Title: "one", Notes: "old"})
+	p.synced("", "")
+	p.patch(made.ID, `{"notes":"ours"}`)
+	id := p.oneThere("one").Id
+	w.fault(http.MethodPatch, "/tasks/v1/lists/*", 1, 1, object{"drop": "after"})
+	edited := false
+	w.around(nil, func(r *http.Request) {
+		if r.Method == http.MethodPatch && !edited {
+			edited = true
+			_, err := p.googleTasks().Tasks.Patch(defaultList, id, &tasks.Task{Notes: "theirs, later"}).Do()
+			require.NoError(t, err)
+		}
+	})
+	p.synced(events.SyncTasks, "")
+	require.Equal(t, "theirs, later", p.oneThere("one").Notes)
+	require.Equal(t, "theirs, later", p.one("one").Notes)
 	p.quiet()
 }
 
