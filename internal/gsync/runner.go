@@ -116,8 +116,8 @@ func (r *Runner) Run(ctx context.Context) error {
 	return nil
 }
 
-// RunNow queues a sync and runs it here, or waits for the process that has taken it, until the job has ended. When ctx
-// ends first the job goes on elsewhere.
+// RunNow queues a sync and runs it here, or waits for the process that has taken it, until the job has ended; one of the same user whose
+// process has gone silent comes first. When ctx ends first the job goes on elsewhere.
 func (s *Service) RunNow(ctx context.Context, meta events.Meta, userID string, ask Ask) (Job, error) {
 	job, _, err := s.Request(ctx, meta, userID, ask)
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *Service) RunNow(ctx context.Context, meta events.Meta, userID string, a
 	}
 	cfg := RunnerConfig{}.withDefaults()
 	for {
-		claimed, err := s.claim(ctx, 1, cfg.Lease, job.ID)
+		claimed, err := s.claim(ctx, 1, cfg.Lease, userID)
 		if err != nil {
 			return Job{}, postgres.Fault(err)
 		}
@@ -152,8 +152,9 @@ type claimed struct {
 }
 
 // claim takes up to so many jobs: first those whose process has gone silent, then pending ones that somebody waits for, then those
-// that were due; of each kind the one whose user has waited longest since the last start. onlyID, when not empty, names the one job to take.
-func (s *Service) claim(ctx context.Context, most int, lease time.Duration, onlyID string) ([]claimed, error) {
+// that were due; of each kind the one whose user has waited longest since the last start. onlyUser, when not empty, is
+// whose jobs count.
+func (s *Service) claim(ctx context.Context, most int, lease time.Duration, onlyUser string) ([]claimed, error) {
 	if most <= 0 {
 		return nil, nil
 	}
@@ -161,7 +162,7 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 	token, asked := uuid.NewString(), time.Now()
 	err := s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		jobs = nil
-		ids, err := claimable(ctx, tx, most, onlyID)
+		ids, err := claimable(ctx, tx, most, onlyUser)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
@@ -198,22 +199,22 @@ func (s *Service) claim(ctx context.Context, most int, lease time.Duration, only
 
 // claimable locks the jobs to take. Their order is that of an index, as long as it names columns: a bare id would be the text. A queue
 // has no size that statistics could know, so the planner has to be told that sorting all of it for a few is no good idea.
-func claimable(ctx context.Context, q postgres.Querier, most int, onlyID string) ([]string, error) {
+func claimable(ctx context.Context, q postgres.Querier, most int, onlyUser string) ([]string, error) {
 	if _, err := q.Exec(ctx, `SET LOCAL enable_sort = off`); err != nil {
 		return nil, fmt.Errorf("find sync jobs: %w", err)
 	}
 	var only *string
-	if onlyID != "" {
-		only = &onlyID
+	if onlyUser != "" {
+		only = &onlyUser
 	}
 	var ids []string
 	for _, sql := range []string{
 		`
 		SELECT id::text FROM sync_jobs
-		WHERE status = 'processing' AND lease_expires_at < clock_timestamp() AND ($2::uuid IS NULL OR id = $2)
+		WHERE status = 'processing' AND lease_expires_at < clock_timestamp() AND ($2::uuid IS NULL OR user_id = $2)
 		ORDER BY lease_expires_at LIMIT $1 FOR UPDATE SKIP LOCKED`, `
 		SELECT id::text FROM sync_jobs j
-		WHERE status = 'pending' AND run_after <= clock_timestamp() AND ($2::uuid IS NULL OR id = $2)
+		WHERE status = 'pending' AND run_after <= clock_timestamp() AND ($2::uuid IS NULL OR user_id = $2)
 			AND NOT EXISTS (SELECT 1 FROM sync_jobs p WHERE p.user_id = j.user_id AND p.status = 'processing')
 		ORDER BY j.trigger <> 'user', j.previous_start NULLS FIRST, j.id LIMIT $1 FOR UPDATE SKIP LOCKED`,
 	} {

@@ -413,3 +413,17 @@ func TestRunNowWaitsForWhoeverHasIt(t *testing.T) {
 	require.Equal(t, StatusCompleted, job.Status)
 	require.NotEqual(t, first.ID, job.ID)
 }
+
+// Who runs a sync at once does not wait for somebody else to look after a job that was left behind.
+func TestRunNowGoesOnWithWhatWasLeft(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	left := p.request("")
+	_, err := w.claim(t.Context(), 1, time.Millisecond, "")
+	require.NoError(t, err)
+	p.create(task.Draft{Title: "later"})
+	p.synced("", "")
+	require.Equal(t, StatusCompleted, p.ended(left.ID).Status)
+	p.oneThere("later")
+}
