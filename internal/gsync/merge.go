@@ -20,6 +20,11 @@ type fields struct {
 // each lists the fields so that what holds for one holds for all.
 func each(f *fields) [4]*string { return [4]*string{&f.Title, &f.Notes, &f.Due, &f.Status} }
 
+// resembles reports whether f may be old after an edit: nobody changes both what a task is called and what is noted of it at once.
+func (f fields) resembles(old fields) bool {
+	return f.Title == old.Title || f.Notes == old.Notes && f.Notes != ""
+}
+
 // merge brings two sides together that both started from base. A field that one side changed has that side's value; one
 // that both changed to different values has the later side's, and conflict is true.
 func merge(base, local, remote fields, remoteLater bool) (merged fields, conflict bool) {

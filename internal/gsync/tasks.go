@@ -212,11 +212,11 @@ func (t *taskSync) apply(ctx context.Context, page []remoteTask) error {
 	})
 }
 
-// unlinked are the live tasks of the page that are still in the map, each once, in the page's order.
+// unlinked are the tasks of the page that are still in the map, each once, in the page's order.
 func unlinked(page []remoteTask, byID map[string]remoteTask) []remoteTask {
 	var fresh []remoteTask
 	for _, r := range page {
-		if last, ok := byID[r.ID]; ok && !last.Deleted {
+		if last, ok := byID[r.ID]; ok {
 			fresh = append(fresh, last)
 			delete(byID, r.ID)
 		}
@@ -305,10 +305,11 @@ func (t *taskSync) arrived(ctx context.Context, tx pgx.Tx, d *Result, fresh []re
 	if len(fresh) == 0 {
 		return nil
 	}
-	fresh, err := t.adopt(ctx, tx, fresh)
+	fresh, err := t.adopt(ctx, tx, d, fresh)
 	if err != nil {
 		return err
 	}
+	fresh = slices.DeleteFunc(fresh, func(r remoteTask) bool { return r.Deleted })
 	if t.generation != 0 && len(fresh) > 0 {
 		if fresh, err = t.pairUp(ctx, tx, fresh); err != nil {
 			return err
@@ -323,33 +324,41 @@ func (t *taskSync) arrived(ctx context.Context, tx pgx.Tx, d *Result, fresh []re
 }
 
 // adopt links what intents of ours have become, and returns the rest.
-func (t *taskSync) adopt(ctx context.Context, tx pgx.Tx, fresh []remoteTask) ([]remoteTask, error) {
+func (t *taskSync) adopt(ctx context.Context, tx pgx.Tx, d *Result, fresh []remoteTask) ([]remoteTask, error) {
 	intents, err := t.intents(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range intents {
-		i := slices.IndexFunc(fresh, func(r remoteTask) bool { return r.fields == l.base() })
+		i := t.outcome(l, fresh)
 		if i < 0 {
 			continue
 		}
-		local, found, err := lockLocal(ctx, tx, l.TaskID)
+		r := fresh[i]
+		fresh = slices.Delete(slices.Clone(fresh), i, i+1)
+		d.Tasks.Pushed++
+		if r.Deleted {
+			_, err = t.deletedThere(ctx, tx, d, l, r.Updated)
+		} else {
+			err = t.changedThere(ctx, tx, d, l, r)
+		}
 		if err != nil {
 			return nil, err
 		}
-		if !found {
-			continue
-		}
-		version := local.Version
-		if local.fields != fresh[i].fields {
-			version = 0
-		}
-		if err := t.save(ctx, tx, l.TaskID, fresh[i], version, t.generation); err != nil {
-			return nil, err
-		}
-		fresh = slices.Delete(slices.Clone(fresh), i, i+1)
 	}
 	return fresh, nil
+}
+
+// outcome finds what an intent has become, -1 for nothing that is here. It is what was to be inserted; or its user was there before
+// we were, and has changed it since or deleted it.
+func (t *taskSync) outcome(l link, fresh []remoteTask) int {
+	i := slices.IndexFunc(fresh, func(r remoteTask) bool { return !r.Deleted && r.fields == l.base() })
+	if i >= 0 {
+		return i
+	}
+	return slices.IndexFunc(fresh, func(r remoteTask) bool {
+		return t.later(r.Updated, *l.IntendedAt) && (r.fields == l.base() || !r.Deleted && r.resembles(l.base()))
+	})
 }
 
 // pairUp links tasks that are the same on both sides, and returns the rest.
@@ -514,21 +523,17 @@ func (t *taskSync) insert(ctx context.Context, local localTask) error {
 		if err := t.unanswered(ctx, err, try); err != nil {
 			return err
 		}
-		if found, err := t.search(ctx, local, started.Add(t.skew()-searchMargin)); err != nil || found {
+		if done, err := t.search(ctx, local.ID, started.Add(t.skew()-searchMargin)); err != nil || done {
 			return err
 		}
 	}
 }
 
-// search looks for the outcome of an insert whose answer was lost, and links what it finds.
-func (t *taskSync) search(ctx context.Context, local localTask, since time.Time) (found bool, err error) {
+// search looks for the outcome of an insert whose answer was lost, and reports whether there is nothing left to insert.
+func (t *taskSync) search(ctx context.Context, taskID string, since time.Time) (done bool, err error) {
 	latest := t.latest // what a search sees has not been pulled
 	defer func() { t.latest = latest }()
 	err = t.pages(ctx, since, func(page []remoteTask) error {
-		page = slices.DeleteFunc(page, func(r remoteTask) bool { return r.Deleted || r.fields != local.fields })
-		if found || len(page) == 0 {
-			return nil
-		}
 		ids := make([]string, len(page))
 		for i := range page {
 			ids[i] = page[i].ID
@@ -538,21 +543,21 @@ func (t *taskSync) search(ctx context.Context, local localTask, since time.Time)
 			if err != nil {
 				return err
 			}
-			for _, r := range page {
-				if slices.ContainsFunc(taken, func(l link) bool { return l.GoogleTaskID == r.ID }) {
-					continue
-				}
-				found = true
-				d.Tasks.Pushed++
-				return t.save(ctx, tx, local.ID, r, local.Version, 0)
-			}
-			return nil
+			_, err = t.adopt(ctx, tx, d, slices.DeleteFunc(page, func(r remoteTask) bool {
+				return slices.ContainsFunc(taken, func(l link) bool { return l.GoogleTaskID == r.ID })
+			}))
+			return err
 		})
 	})
+	if err == nil {
+		err = t.s.ob.Pool().QueryRow(ctx, `
+			SELECT NOT EXISTS (SELECT FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
+				WHERE t.id = $2 AND t.deleted_at IS NULL AND l.google_task_id IS NULL)`, t.owner, taskID).Scan(&done)
+	}
 	if err != nil {
 		return false, fmt.Errorf("search for an insert: %w", err)
 	}
-	return found, nil
+	return done, nil
 }
 
 // pushChange brings a changed task to Google, after a look at what Google has now: nothing says that it heeds If-Match. The change is

@@ -65,7 +65,7 @@ func TestInsertForgottenByACrash(t *testing.T) {
 	p.insertThere(&tasks.Task{Title: "forgotten"})
 
 	result := p.synced("", "")
-	require.Zero(t, result.Tasks)
+	require.Equal(t, Counts{Pushed: 1}, result.Tasks)
 	p.oneThere("forgotten")
 	p.one("forgotten")
 	p.quiet()
@@ -446,4 +446,54 @@ func TestPlacesAtGoogleAreKept(t *testing.T) {
 	require.Equal(t, second.Position, got.Position)
 	require.Equal(t, second.Id, got.Id)
 	p.quiet()
+}
+
+// A task that was inserted at Google without an answer is known again by its user's changes there, too.
+func TestInsertWithoutAnswerAndThenAnEdit(t *testing.T) {
+	t.Parallel()
+	for name, edit := range map[string]struct {
+		change *tasks.Task // nil: it is deleted
+		want   fields
+	}{
+		"notes":   {&tasks.Task{Notes: "changed"}, fields{Title: "one", Notes: "changed", Status: task.Todo}},
+		"title":   {&tasks.Task{Title: "other"}, fields{Title: "other", Notes: "n", Status: task.Todo}},
+		"done":    {&tasks.Task{Status: googleDone}, fields{Title: "one", Notes: "n", Status: task.Done}},
+		"deleted": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			p := w.connected(alice)
+			p.insertThere(&tasks.Task{Title: "another", Notes: "m"})
+			p.create(task.Draft{Title: "one", Notes: "n"})
+			p.request("")
+			claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+			require.NoError(t, err)
+			ctx, die := context.WithCancel(t.Context())
+			w.around(nil, func(r *http.Request) {
+				if r.Method == http.MethodPost {
+					die()
+				}
+			})
+			require.Error(t, w.attempt(ctx, claimed[0]))
+			w.around(nil, nil)
+
+			made := p.oneThere("one")
+			if edit.change == nil {
+				require.NoError(t, p.googleTasks().Tasks.Delete(defaultList, made.Id).Do())
+			} else {
+				_, err = p.googleTasks().Tasks.Patch(defaultList, made.Id, edit.change).Do()
+				require.NoError(t, err)
+			}
+			p.synced("", "")
+			p.equal()
+			if edit.change == nil {
+				require.Len(t, p.here(), 1)
+			} else {
+				require.Len(t, p.here(), 2)
+				require.Equal(t, edit.want, localFields(p.one(edit.want.Title).Draft))
+			}
+			p.quiet()
+		})
+	}
 }
