@@ -38,7 +38,8 @@
 // different fields both survive, of the same field the later wins. An insert at Google is journalled before it is sent;
 // when its outcome is unknown the list is searched for it before anything is sent again, so an answer that was lost makes
 // no second task. Google gives a client no id of its own to look for: what has the same content is it, and, if it came after the
-// journal entry, what has the same title or notes (its user has edited it since), or has been deleted. Changes are journalled, too:
+// journal entry, what has the same title or notes (its user has edited it since), or has been deleted. Who changes both before the
+// next sync has it twice. Changes are journalled, too:
 // what turns up at Google as it was sent is no edit of its user's.
 //
 // # Failure modes
