@@ -38,3 +38,21 @@ type AuditExported struct {
 }
 
 func (p AuditExported) key() key { return key{} }
+
+// AuditViewed is the data of audit.viewed. It stands alone; the attribute workspaceid says whose log it was, all of it when
+// there is none. Who reads on, page after page, is told of once.
+type AuditViewed struct {
+	From   time.Time `json:"from,omitzero" rule:"time" doc:"The first moment asked for."`
+	To     time.Time `json:"to,omitzero"   rule:"time" doc:"The moment asked to stop before."`
+	Format string    `json:"format"        rule:"word" values:"json|ndjson|csv" doc:"In which form."`
+}
+
+func (p AuditViewed) key() key { return key{} }
+
+// AuditPartitionsLow is the data of audit.partitions_low. It stands alone; its subject is the last month that is ready.
+type AuditPartitionsLow struct {
+	Month string `json:"month" rule:"month" doc:"The last month, in UTC, that has its partition."`
+	Ahead int64  `json:"ahead" rule:"count" doc:"How many months after the current one have theirs."`
+}
+
+func (p AuditPartitionsLow) key() key { return key{id: p.Month} }

@@ -82,6 +82,8 @@ var catalogue = [...]Type{
 	define[AuditPartitionArchived]("audit", "partition_archived", ScopeSystem, "A month's partition of the audit log went to the archive."),
 	define[AuditPartitionRestored]("audit", "partition_restored", ScopeSystem, "A month's partition of the audit log came back from the archive."),
 	define[AuditExported]("audit", "exported", ScopeSystem, "Someone exported a part of the audit log."),
+	define[AuditViewed]("audit", "viewed", ScopeSystem, "Someone began to read the audit log."),
+	define[AuditPartitionsLow]("audit", "partitions_low", ScopeSystem, "Fewer than two months after the current one have their partition: the audit log is about to have nowhere to go."),
 
 	define[OpsReplayed]("ops", "replayed", ScopeSystem, "An operator fed stored events to a consumer again."),
 	define[OpsDeadLetterRequeued]("ops", "dead_letter_requeued", ScopeSystem, "An operator gave a dead letter to its consumer again."),

@@ -19,7 +19,7 @@ func TestCatalogue(t *testing.T) {
 		events.ScopeUser: `session.created session.revoked session.rotated user.created user.role_changed user.disabled user.enabled
 			google.connected google.disconnected google.reauth_required sync.requested sync.started sync.completed sync.failed sync.retried sync.cancelled sync.progress chat.completed`,
 		events.ScopeSystem: `auth.login_failed access.denied flag.changed audit.partition_created audit.partition_archived
-			audit.partition_restored audit.exported ops.replayed ops.dead_letter_requeued ops.dead_letter_discarded ops.keys_rotated`,
+			audit.partition_restored audit.exported audit.viewed audit.partitions_low ops.replayed ops.dead_letter_requeued ops.dead_letter_discarded ops.keys_rotated`,
 	}
 	want := make(map[string]events.Scope)
 	for scope, actions := range contract {

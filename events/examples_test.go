@@ -113,6 +113,8 @@ var examples = []events.Event{
 	example(byMember, events.AuditExported{
 		From: exampleTime.AddDate(0, -1, 0), To: exampleTime, Rows: 5120, Format: "csv",
 	}),
+	example(byMember, events.AuditViewed{From: exampleTime.AddDate(0, -1, 0), To: exampleTime, Format: "json"}),
+	example(byArchiver, events.AuditPartitionsLow{Month: "2026-04", Ahead: 1}),
 	example(byOperator, events.OpsReplayed{Consumer: "audit-archiver", Count: 250, FirstSequence: 1001, LastSequence: 1300}),
 	example(byOperator, events.OpsDeadLetterRequeued{
 		Consumer: "syncer", Sequence: 7, EventID: exampleJob, Reason: "fixed in the new release",

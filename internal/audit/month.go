@@ -25,6 +25,15 @@ func (m month) String() string { return m.start.Format("2006-01") }
 // bound is the month's first moment as a partition bound. The explicit +00 keeps the session's time zone out of it.
 func (m month) bound() string { return m.start.Format("2006-01-02 15:04:05+00") }
 
+// parseMonth reads YYYY-MM.
+func parseMonth(text string) (month, error) {
+	t, err := time.Parse("2006-01", text)
+	if err != nil {
+		return month{}, fmt.Errorf("%q is no month; want YYYY-MM", text)
+	}
+	return month{t}, nil
+}
+
 const tablePrefix = table + "_"
 
 // table is the name of the month's partition: audit_logs_YYYY_MM.

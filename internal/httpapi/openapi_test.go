@@ -41,6 +41,7 @@ func TestTheRoutes(t *testing.T) {
 		GET_/api/openapi.json
 		GET_/api/schemas/{eventType}
 		GET_/api/workspaces
+		GET_/api/workspaces/{id}/audit-logs
 		GET_/api/workspaces/{id}/data
 		GET_/api/workspaces/{id}/members
 		GET_/api/workspaces/{id}/tasks

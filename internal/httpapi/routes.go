@@ -79,7 +79,7 @@ func routes() []route {
 	var all []route
 	for _, feature := range [][]route{
 		healthRoutes(), authRoutes(), workspaceRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
-		pushRoutes(), documentRoutes(),
+		auditRoutes(), pushRoutes(), documentRoutes(),
 	} {
 		all = append(all, feature...)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.opentelemetry.io/otel/trace"
 
+	"fdc/internal/audit"
 	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
@@ -30,6 +31,7 @@ type Config struct {
 	Workspaces *workspace.Service
 	Tasks      *task.Service
 	Google     *gsync.Service
+	Audit      *audit.Log
 	Push       *push.Hub
 	Documents  *Documents // nil: every read goes to the database
 	Keys       *seal.Keys // for the cookie of a sign-in under way

@@ -26,6 +26,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/audit"
 	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/natstest"
@@ -116,7 +117,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
 			Webhook: "http://" + api.Listener.Addr().String() + "/api/google/webhook",
 		}),
-		Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
+		Audit: audit.NewLog(ob), Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
 		Log:       zerolog.New(w.log), Metrics: w.metrics,
 	}
@@ -454,6 +455,7 @@ func (r *referee) RoundTrip(req *http.Request) (*http.Response, error) {
 	case media == "" && len(body) == 0 && len(reply.Content) == 0:
 	case !ok:
 		r.t.Errorf("%s: the document has no body of type %q: %s", what, media, body)
+	case media == "text/csv", media == "application/x-ndjson": // no JSON document
 	default:
 		plain, err := decoded(resp.Header.Get("Content-Encoding"), body)
 		if err == nil {

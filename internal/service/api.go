@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"fdc/internal/audit"
 	"fdc/internal/gsync"
 	"fdc/internal/httpapi"
 	"fdc/internal/identity"
@@ -204,7 +205,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		tracer = otel.Tracer("fdc/internal/httpapi")
 	}
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
-		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Push: hub, Documents: documents,
+		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Audit: audit.NewLog(b.outbox), Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Tracer: tracer, Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
