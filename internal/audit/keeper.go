@@ -2,13 +2,17 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"fdc/events"
+	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
 )
 
@@ -23,7 +27,7 @@ const (
 	sessionTimeout = 3 * checkEvery
 )
 
-// Keeper makes partitions ahead. Run it in every copy of the service: one works, the others stand by and watch.
+// Keeper makes partitions ahead, and tells (audit.partitions_low) when it can't. Run it in every copy of the service: one works, the others stand by and watch.
 type Keeper struct {
 	db    postgres.Config
 	log   zerolog.Logger
@@ -33,6 +37,7 @@ type Keeper struct {
 
 	ahead  prometheus.Gauge
 	leader prometheus.Gauge
+	low    atomic.Bool // alerted of too few months ahead
 }
 
 // NewKeeper returns a keeper that works over direct connections of its own.
@@ -105,7 +110,7 @@ func (k *Keeper) term(ctx context.Context) error {
 			k.leader.Set(1)
 			err = k.ensure(ctx, conn)
 		} else {
-			err = k.look(ctx, conn)
+			_, err = k.look(ctx, conn)
 		}
 		if err != nil {
 			return err
@@ -123,18 +128,41 @@ func (k *Keeper) ensure(ctx context.Context, conn *pgx.Conn) error {
 	if len(created) > 0 {
 		k.log.Info().Strs("months", created).Msg("audit partitions made")
 	}
-	if err != nil {
-		return err
+	ahead, lookErr := k.look(ctx, conn)
+	if lookErr == nil {
+		lookErr = k.alert(ctx, conn, ahead)
 	}
-	return k.look(ctx, conn)
+	return errors.Join(err, lookErr)
 }
 
-func (k *Keeper) look(ctx context.Context, q postgres.Querier) error {
+func (k *Keeper) look(ctx context.Context, q postgres.Querier) (ahead int, err error) {
 	list, err := Partitions(ctx, q)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	k.ahead.Set(float64(monthsAhead(list, k.now())))
+	ahead = monthsAhead(list, k.now())
+	k.ahead.Set(float64(ahead))
+	return ahead, nil
+}
+
+// alertBelow is how many months ahead are too few: time to see why no more are made.
+const alertBelow = 2
+
+// alert tells that the months run out, once until there are enough again.
+func (k *Keeper) alert(ctx context.Context, conn *pgx.Conn, ahead int) error {
+	low := ahead < alertBelow
+	if low && !k.low.Load() {
+		k.log.Error().Int("months_ahead", ahead).Msg("audit partitions run out")
+		last := monthOf(k.now()).add(max(ahead, 0))
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			return outbox.Append(ctx, tx, events.New(events.Meta{Source: source, ActorID: events.SystemActor}, "",
+				events.AuditPartitionsLow{Month: last.String(), Ahead: int64(max(ahead, 0))}))
+		})
+		if err != nil {
+			return fmt.Errorf("tell of missing partitions: %w", err)
+		}
+	}
+	k.low.Store(low)
 	return nil
 }
 

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -218,4 +219,30 @@ func FuzzParseTable(f *testing.F) {
 			t.Fatalf("%s is not in %s", at, m)
 		}
 	})
+}
+
+// Months that can't be made are told of once, and again after there have been enough.
+func TestKeeperAlerts(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	k := NewKeeper(postgres.Config{URL: db.URL, ConnectTimeout: patience}, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
+	alerts := func() int {
+		return count(t, db.Pool, `SELECT count(*) FROM outbox WHERE subject LIKE 'evt.audit.partitions_low.%'`)
+	}
+	now, next := monthOf(time.Now()), monthOf(time.Now()).add(1)
+	_, err := db.Pool.Exec(t.Context(), `CREATE TABLE `+next.table()+` ()`) // in its way
+	require.NoError(t, err)
+	for range 2 {
+		require.ErrorIs(t, k.EnsureAhead(t.Context()), errDetached)
+		require.Equal(t, 1, alerts())
+	}
+	require.Equal(t, 1, count(t, db.Pool, fmt.Sprintf(
+		`SELECT count(*) FROM outbox WHERE convert_from(body, 'UTF8') LIKE '%%"month":"%s","ahead":0%%'`, now)))
+	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.table())
+	require.NoError(t, err)
+	require.NoError(t, k.EnsureAhead(t.Context()))
+	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.table()+`; CREATE TABLE `+next.table()+` ()`)
+	require.NoError(t, err)
+	require.Error(t, k.EnsureAhead(t.Context()))
+	require.Equal(t, 2, alerts())
 }

@@ -229,8 +229,14 @@ func (s *stack) busConfig(user string) bus.Config {
 	return bus.Config{URL: s.broker.URL(user), User: user, Replicas: 1}
 }
 
+// common is what a service has: a user of NATS of its own and, but for the one that owns the audit log's months, the role of PostgreSQL
+// that can't change that log.
 func (s *stack) common(name string) service.Common {
-	return service.Common{Database: s.databaseConfig(), Bus: s.busConfig(name)}
+	database := s.databaseConfig()
+	if name != bus.AuditArchiver {
+		database.URL += "&role=fdc_app"
+	}
+	return service.Common{Database: database, Bus: s.busConfig(name)}
 }
 
 func (s *stack) oauth() gsync.OAuth {

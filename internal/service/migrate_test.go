@@ -197,3 +197,45 @@ func fetch(t *testing.T, url string) string {
 	require.NoError(t, err, fmt.Sprint(url))
 	return string(body)
 }
+
+// The services' role writes rows, but not in the audit log; an auditor reads that log and nothing else.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	db, broker := pgtest.Empty(t), natstest.New(t, natstest.WithTCP())
+	config := service.MigrateConfig{Database: databaseConfig(db.URL), Bus: bus.Config{URL: broker.URL("provision"), Replicas: 1}}
+	require.NoError(t, service.RunMigrate(t.Context(), config, zerolog.Nop()))
+	for role, statements := range map[string]map[string]bool{
+		"fdc_app": {
+			`SELECT count(*) FROM audit_logs`: true,
+			`INSERT INTO audit_logs (event_id, occurred_at, actor_id, action, target_type, target_id, result, changes)
+				VALUES (gen_random_uuid(), now(), '', '', '', '', '', '{}')`: false,
+			`UPDATE audit_logs SET result = 'ok'`:         false,
+			`DELETE FROM audit_logs`:                      false,
+			`TRUNCATE audit_logs`:                         false,
+			`DELETE FROM audit_archives`:                  false,
+			`DELETE FROM sessions`:                        true,
+			`SELECT version_id FROM goose_db_version`:     true,
+			`UPDATE goose_db_version SET version_id = 0`:  false,
+			`CREATE TABLE mine ()`:                        false,
+			`INSERT INTO users (email) VALUES ('a@b.cd')`: true,
+		},
+		"fdc_auditor": {
+			`SELECT count(*) FROM audit_logs`:     true,
+			`SELECT count(*) FROM audit_archives`: true,
+			`DELETE FROM audit_logs`:              false,
+			`SELECT count(*) FROM users`:          false,
+			`SELECT count(*) FROM outbox`:         false,
+		},
+	} {
+		pool, err := postgres.Open(t.Context(), databaseConfig(db.URL+"&role="+role), "test")
+		require.NoError(t, err)
+		t.Cleanup(pool.Close)
+		for statement, may := range statements {
+			_, err := pool.Exec(t.Context(), statement)
+			require.Equal(t, !may, postgres.IsState(err, "42501"), "%s: %s: %v", role, statement, err)
+		}
+		name := fmt.Sprintf("audit_logs_%s", time.Now().UTC().Format("2006_01"))
+		_, err = pool.Exec(t.Context(), `DELETE FROM `+name)
+		require.True(t, postgres.IsState(err, "42501"), "%s: %v", role, err)
+	}
+}
