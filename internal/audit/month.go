@@ -25,6 +25,11 @@ func (m month) String() string { return m.start.Format("2006-01") }
 // bound is the month's first moment as a partition bound. The explicit +00 keeps the session's time zone out of it.
 func (m month) bound() string { return m.start.Format("2006-01-02 15:04:05+00") }
 
+// bounds is the condition that the month's rows fulfil.
+func (m month) bounds() string {
+	return fmt.Sprintf("occurred_at >= '%s' AND occurred_at < '%s'", m.bound(), m.add(1).bound())
+}
+
 // parseMonth reads YYYY-MM.
 func parseMonth(text string) (month, error) {
 	t, err := time.Parse("2006-01", text)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,12 +39,12 @@ type DB interface {
 	Begin(ctx context.Context) (pgx.Tx, error)
 }
 
-// Partition is a month of the log. Rows is an estimate.
+// Partition is a month of the log or of its archive.
 type Partition struct {
 	Month string `json:"month"` // YYYY-MM
 	State string `json:"state"` // one of the States
-	Rows  int64  `json:"rows"`
-	Bytes int64  `json:"bytes"` // with its indexes
+	Rows  int64  `json:"rows"`  // an estimate, unless it is archived
+	Bytes int64  `json:"bytes"` // with its indexes; of an archived one the archive's
 }
 
 // States of a partition.
@@ -50,14 +52,35 @@ const (
 	StateAttached  = "attached"
 	StateDetaching = "detaching" // left half-way by a detach that was interrupted
 	StateDetached  = "detached"
+	StateArchived  = "archived" // in the archive; its table is gone, or soon will be
+	StateRestored  = "restored" // attached again, and in the archive too
 )
 
-// Partitions lists the months that the database holds, oldest first.
+// Partitions lists the months that the database and the archive hold, oldest first.
 func Partitions(ctx context.Context, q postgres.Querier) ([]Partition, error) {
 	list, err := listPartitions(ctx, q)
 	if err != nil {
 		return nil, fmt.Errorf("list audit partitions: %w", err)
 	}
+	archives, err := archived(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		of, ok := archives[list[i].Month]
+		switch {
+		case !ok:
+		case of.restored && list[i].State == StateAttached:
+			list[i].State = StateRestored
+		case !of.restored && list[i].State == StateDetached:
+			list[i] = of.Partition // the table waits to be dropped
+		}
+		delete(archives, list[i].Month)
+	}
+	for _, of := range archives {
+		list = append(list, of.Partition)
+	}
+	slices.SortFunc(list, func(a, b Partition) int { return strings.Compare(a.Month, b.Month) })
 	return list, nil
 }
 
@@ -102,13 +125,13 @@ func monthsAhead(list []Partition, now time.Time) int {
 func attachedMonths(list []Partition) map[string]bool {
 	attached := make(map[string]bool, len(list))
 	for _, p := range list {
-		attached[p.Month] = p.State == StateAttached
+		attached[p.Month] = p.State == StateAttached || p.State == StateRestored
 	}
 	return attached
 }
 
-// errDetached says that a month's table exists outside the log.
-var errDetached = errors.New("the partition is detached")
+// errDetached says that a month is outside the log.
+var errDetached = errors.New("the month is detached or in the archive; restore it to write to it")
 
 // ensureMonth makes the month's partition and states the fact, in one transaction. It reports false when it was there.
 //
@@ -127,6 +150,11 @@ func ensureMonth(ctx context.Context, db DB, m month) (made bool, err error) {
 			return nil
 		case state != "":
 			return fmt.Errorf("%w (%s)", errDetached, state)
+		}
+		if archives, err := archived(ctx, tx); err != nil {
+			return err
+		} else if _, ok := archives[m.String()]; ok {
+			return errDetached
 		}
 		if err := createPartition(ctx, tx, m); err != nil {
 			return err

@@ -130,8 +130,13 @@ func createPartition(ctx context.Context, tx pgx.Tx, m month) error {
 	if _, err := tx.Exec(ctx, `CREATE TABLE `+name+` (LIKE audit_logs INCLUDING ALL)`); err != nil {
 		return fmt.Errorf("create %s: %w", m.table(), err)
 	}
+	return attachPartition(ctx, tx, m)
+}
+
+// attachPartition makes the month's table a part of the log.
+func attachPartition(ctx context.Context, tx pgx.Tx, m month) error {
 	_, err := tx.Exec(ctx, fmt.Sprintf(`ALTER TABLE audit_logs ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
-		name, m.bound(), m.add(1).bound()))
+		pgx.Identifier{m.table()}.Sanitize(), m.bound(), m.add(1).bound()))
 	if err != nil {
 		return fmt.Errorf("attach %s: %w", m.table(), err)
 	}

@@ -56,3 +56,14 @@ func Reachable(ctx context.Context, nc *nats.Conn, js jetstream.JetStream) error
 	}
 	return err
 }
+
+// ProvisionObjects makes an object store, or leaves the one that is there.
+func ProvisionObjects(ctx context.Context, js jetstream.JetStream, bucket string, replicas int) error {
+	_, err := js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
+		Bucket: bucket, Description: "Objects", Storage: jetstream.FileStorage, Replicas: replicas,
+	})
+	if err != nil {
+		return fmt.Errorf("provision object store %s: %w", bucket, err)
+	}
+	return nil
+}

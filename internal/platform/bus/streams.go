@@ -12,7 +12,12 @@ const (
 	Dead   = "DEAD"
 	// RateLimits holds the counters of platform/ratelimit.
 	RateLimits = "RATELIMIT"
+	// Checkpoints holds the signed checkpoints of the audit log.
+	Checkpoints = "CHECKPOINTS"
 )
+
+// CheckpointSubject is the one subject of Checkpoints.
+const CheckpointSubject = "checkpoint.audit"
 
 // RateLimitSubject is the first token of the counters' subjects: RL.<key>.<hash of whom it counts>.<minute>.
 const RateLimitSubject = "RL"
@@ -60,6 +65,20 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
+			Name:        Checkpoints,
+			Description: "Signed checkpoints of the audit log",
+			Subjects:    []string{CheckpointSubject},
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			MaxBytes:    1 << 30,
+			MaxMsgSize:  256 << 10,
+			// Nothing is ever taken out, by nobody: a full stream refuses.
+			Discard:     jetstream.DiscardNew,
+			DenyDelete:  true,
+			DenyPurge:   true,
+			AllowDirect: true,
+		},
+		{
 			Name:        RateLimits,
 			Description: "Requests per key, subject and minute, as counters",
 			Subjects:    []string{RateLimitSubject + ".>"},
@@ -77,6 +96,9 @@ func Streams(replicas int) []jetstream.StreamConfig {
 		},
 	}
 }
+
+// AuditArchive is the object store that the user audit-archiver may use, for an ARCHIVE_URL of nats://audit_archive.
+const AuditArchive = "audit_archive"
 
 // DeadDedupeWindow is short: the same event may fail again after it was requeued.
 const DeadDedupeWindow = 10 * time.Second

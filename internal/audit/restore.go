@@ -1,0 +1,186 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"fdc/events"
+	"fdc/internal/platform/fault"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/postgres"
+)
+
+// Restorable is the newest manifest of a month that can come back from the archive.
+func (a *Archiver) Restorable(ctx context.Context, q postgres.Querier, name string) (Manifest, error) {
+	s, err := a.restorable(ctx, q, name)
+	if err != nil {
+		return Manifest{}, err
+	}
+	return s.Manifest, nil
+}
+
+func (a *Archiver) restorable(ctx context.Context, q postgres.Querier, name string) (*signed, error) {
+	if _, err := parseMonth(name); err != nil {
+		return nil, fault.New(fault.Invalid, "invalid", "%v.", err)
+	}
+	s, err := lastManifest(ctx, q, name)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, fault.New(fault.NotFound, "not-found", "%s has never been archived.", name)
+	}
+	list, err := Partitions(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if attachedMonths(list)[name] {
+		return nil, fault.New(fault.Conflict, "audit-month-attached", "%s is in the audit log already.", name)
+	}
+	return s, nil
+}
+
+// Restore brings a month back from the archive, with the same rows: verified on the way in, and in the log only when all of it is. It
+// stays for KeepRestored, then it goes to the archive again.
+func (a *Archiver) Restore(ctx context.Context, meta events.Meta, name string, progress Progress) (m Manifest, err error) {
+	err = a.alone(ctx, func(conn *pgx.Conn) error {
+		s, err := a.restorable(ctx, conn, name)
+		if err != nil {
+			return err
+		}
+		m = s.Manifest
+		public, ok := a.Key.Public().(ed25519.PublicKey)
+		if !ok {
+			return fmt.Errorf("restore %s: no key", name)
+		}
+		genuine, err := readManifest(ctx, a.Storage, public, folder(s.Sequence, s.Month))
+		if err != nil {
+			return fmt.Errorf("restore %s: %w", name, err)
+		}
+		if genuine.digest() != s.digest() {
+			return fault.New(fault.Conflict, "audit-archive-changed", "The archive's manifest of %s is not the one that was written.", name)
+		}
+		return a.restore(ctx, conn, meta, s, progress)
+	})
+	if err != nil {
+		return m, err
+	}
+	a.Log.Info().Str("month", name).Int64("rows", m.Rows).Msg("audit month restored")
+	return m, nil
+}
+
+// restore does it in one transaction. The table is made apart and has a constraint that says what its bounds will be, so attaching it
+// reads none of its rows; the log is locked, and only against other changes of its months, for that moment.
+func (a *Archiver) restore(ctx context.Context, conn *pgx.Conn, meta events.Meta, s *signed, progress Progress) error {
+	m, err := parseMonth(s.Month)
+	if err != nil {
+		return err
+	}
+	table := pgx.Identifier{m.table()}.Sanitize()
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		state, err := stateOf(ctx, tx, m)
+		if err != nil {
+			return err
+		}
+		if state != "" { // it has not been dropped; what it holds is compared with the archive by being read from there
+			if _, err := tx.Exec(ctx, `DROP TABLE `+table); err != nil {
+				return fmt.Errorf("replace %s: %w", m.table(), err)
+			}
+		}
+		_, err = tx.Exec(ctx, fmt.Sprintf(`CREATE TABLE %s (LIKE audit_logs INCLUDING ALL, CONSTRAINT %s CHECK (%s))`,
+			table, boundsConstraint, m.bounds()))
+		if err != nil {
+			return fmt.Errorf("make %s: %w", m.table(), err)
+		}
+		if err := a.load(ctx, tx, m, s, progress); err != nil {
+			return err
+		}
+		if err := a.reach("loaded"); err != nil {
+			return err
+		}
+		if err := lockMaking(ctx, tx); err != nil {
+			return err
+		}
+		if err := attachPartition(ctx, tx, m); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `ALTER TABLE `+table+` DROP CONSTRAINT `+boundsConstraint); err != nil {
+			return fmt.Errorf("attach %s: %w", m.table(), err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE audit_archives SET restored_at = now(), dropped_at = NULL WHERE sequence = $1`, s.Sequence)
+		if err != nil {
+			return fmt.Errorf("note that %s was restored: %w", m.table(), err)
+		}
+		return outbox.Append(ctx, tx, events.New(meta, "", events.AuditPartitionRestored{Month: s.Month, Rows: s.Rows}))
+	})
+}
+
+// boundsConstraint is what lets a table be attached without a look at its rows.
+const boundsConstraint = "audit_logs_month_bounds"
+
+// load fills the month's table from the archive.
+func (a *Archiver) load(ctx context.Context, tx pgx.Tx, m month, s *signed, progress Progress) error {
+	rows := newRowSource(ctx, func(ctx context.Context, give func(record) error) error {
+		return readMonth(ctx, a.Storage, &s.Manifest, func(done int64) { progress.tell("restoring", done, s.Rows) }, func(line []byte) error {
+			r, err := parseRecord(line)
+			if err != nil {
+				return err
+			}
+			return give(r)
+		})
+	})
+	defer rows.close()
+	n, err := tx.CopyFrom(ctx, pgx.Identifier{m.table()}, columns, rows)
+	if err != nil {
+		return fmt.Errorf("load %s: %w", s.Month, err)
+	}
+	if n != s.Rows {
+		return fmt.Errorf("load %s: %d rows instead of %d", s.Month, n, s.Rows)
+	}
+	return nil
+}
+
+// rowSource gives COPY the rows that a function finds. The function runs beside it, some rows ahead.
+type rowSource struct {
+	rows   chan record
+	err    error // of the function, once rows is closed
+	now    record
+	cancel context.CancelFunc
+}
+
+func newRowSource(ctx context.Context, find func(ctx context.Context, give func(record) error) error) *rowSource {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &rowSource{rows: make(chan record, 1024), cancel: cancel}
+	go func() {
+		defer close(s.rows)
+		s.err = find(ctx, func(r record) error {
+			select {
+			case s.rows <- r:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	return s
+}
+
+func (s *rowSource) Next() bool {
+	var ok bool
+	s.now, ok = <-s.rows
+	return ok
+}
+
+func (s *rowSource) Values() ([]any, error) { return s.now.values(), nil }
+func (s *rowSource) Err() error             { return s.err }
+
+// close ends the function.
+func (s *rowSource) close() {
+	s.cancel()
+	for range s.rows {
+		continue // until it has ended
+	}
+}
