@@ -143,6 +143,11 @@ func (a *Archiver) alone(ctx context.Context, fn func(*pgx.Conn) error) error {
 	if !mine {
 		return errBusy
 	}
+	defer func() { // before the connection's end, which the server may notice later than we say that we are done
+		unlockCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = conn.Exec(unlockCtx, `SELECT pg_advisory_unlock($1)`, archiveLock)
+	}()
 	return fn(conn)
 }
 
@@ -326,7 +331,7 @@ func (a *Archiver) write(ctx context.Context, conn *pgx.Conn, m month, dir strin
 			return fmt.Errorf("compress: %w", err)
 		}
 		t := newTree()
-		err = eachRecord(groupCtx, conn, pgx.Identifier{m.table()}.Sanitize(), nil, func(r *record, line []byte) error {
+		err = eachRow(groupCtx, conn, pgx.Identifier{m.table()}.Sanitize(), nil, func(r *row, line []byte) error {
 			if t.size == 0 {
 				manifest.First = r.occurredAt.UTC()
 			}

@@ -17,28 +17,10 @@ import (
 	"fdc/internal/platform/postgres"
 )
 
-// record is a row as it is archived. Its canonical form is one line of JSON with the members in this order, times in UTC with six
-// digits of a second, what is NULL as null, and changes as PostgreSQL's jsonb writes it.
-type record struct {
-	eventID     pgtype.UUID
-	occurredAt  time.Time
-	workspaceID pgtype.UUID
-	actorID     string
-	userID      pgtype.UUID
-	action      string
-	targetType  string
-	targetID    string
-	requestID   string
-	ip          string
-	userAgent   string
-	result      string
-	changes     string
-}
-
-const recordColumns = `event_id, occurred_at, workspace_id, actor_id, user_id, action, target_type, target_id, request_id, ip, user_agent,
+const rowColumns = `event_id, occurred_at, workspace_id, actor_id, user_id, action, target_type, target_id, request_id, ip, user_agent,
 	result, changes::text`
 
-func (r *record) dest() []any {
+func (r *row) dest() []any {
 	return []any{
 		&r.eventID, &r.occurredAt, &r.workspaceID, &r.actorID, &r.userID, &r.action, &r.targetType, &r.targetID, &r.requestID, &r.ip,
 		&r.userAgent, &r.result, &r.changes,
@@ -46,7 +28,7 @@ func (r *record) dest() []any {
 }
 
 // values are what COPY takes, in the order of columns.
-func (r *record) values() []any {
+func (r *row) values() []any {
 	return []any{
 		r.eventID, r.occurredAt, r.workspaceID, r.actorID, r.userID, r.action, r.targetType, r.targetID, r.requestID, r.ip, r.userAgent,
 		r.result, r.changes,
@@ -55,8 +37,9 @@ func (r *record) values() []any {
 
 const canonicalTime = "2006-01-02T15:04:05.000000Z"
 
-// appendTo writes the canonical form, without a line break.
-func (r *record) appendTo(b []byte) []byte {
+// appendTo writes the canonical form: one line of JSON with the members in this order, times in UTC with six digits of a second, what is
+// NULL as null, and changes as PostgreSQL's jsonb writes it. The line break is the caller's.
+func (r *row) appendTo(b []byte) []byte {
 	b = appendUUID(append(b, `{"eventId":`...), r.eventID)
 	b = append(r.occurredAt.UTC().AppendFormat(append(b, `,"occurredAt":"`...), canonicalTime), '"')
 	b = appendUUID(append(b, `,"workspaceId":`...), r.workspaceID)
@@ -102,8 +85,8 @@ func appendText(b []byte, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// parseRecord reads a canonical line, and nothing that isn't one.
-func parseRecord(line []byte) (r record, err error) {
+// parseRow reads a canonical line, and nothing that isn't one.
+func parseRow(line []byte) (r row, err error) {
 	var text struct {
 		EventID     *uuid.UUID      `json:"eventId"`
 		OccurredAt  string          `json:"occurredAt"`
@@ -128,7 +111,7 @@ func parseRecord(line []byte) (r record, err error) {
 		}
 		return pgtype.UUID{Bytes: *u, Valid: true}
 	}
-	r = record{
+	r = row{
 		eventID: id(text.EventID), workspaceID: id(text.WorkspaceID), actorID: text.ActorID, userID: id(text.UserID), action: text.Action,
 		targetType: text.TargetType, targetID: text.TargetID, requestID: text.RequestID, ip: text.IP, userAgent: text.UserAgent,
 		result: text.Result, changes: string(text.Changes),
@@ -142,13 +125,13 @@ func parseRecord(line []byte) (r record, err error) {
 	return r, nil
 }
 
-// eachRecord calls fn for the rows of a table, in the order of the log. line is the canonical form and is used again afterwards.
-func eachRecord(ctx context.Context, q postgres.Querier, sql string, args []any, fn func(r *record, line []byte) error) error {
-	rows, err := q.Query(ctx, `SELECT `+recordColumns+` FROM `+sql+` ORDER BY occurred_at, event_id`, args...)
+// eachRow calls fn for the rows of a table, in the order of the log. line is the canonical form and is used again afterwards.
+func eachRow(ctx context.Context, q postgres.Querier, sql string, args []any, fn func(r *row, line []byte) error) error {
+	rows, err := q.Query(ctx, `SELECT `+rowColumns+` FROM `+sql+` ORDER BY occurred_at, event_id`, args...)
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
 	}
-	var r record
+	var r row
 	var line []byte
 	_, err = pgx.ForEachRow(rows, r.dest(), func() error {
 		line = r.appendTo(line[:0])

@@ -121,7 +121,7 @@ func (p *Proof) Check(key ed25519.PublicKey) (Manifest, error) {
 			return Manifest{}, err
 		}
 	}
-	if _, err := parseRecord([]byte(p.Row)); err != nil {
+	if _, err := parseRow([]byte(p.Row)); err != nil {
 		return Manifest{}, err
 	}
 	return s.Manifest, checkPath(newHasher().leaf([]byte(p.Row)), p.Index, uint64(s.Rows), path, root) //nolint:gosec // not negative

@@ -123,9 +123,9 @@ const boundsConstraint = "audit_logs_month_bounds"
 
 // load fills the month's table from the archive.
 func (a *Archiver) load(ctx context.Context, tx pgx.Tx, m month, s *signed, progress Progress) error {
-	rows := newRowSource(ctx, func(ctx context.Context, give func(record) error) error {
+	rows := newRowSource(ctx, func(ctx context.Context, give func(row) error) error {
 		return readMonth(ctx, a.Storage, &s.Manifest, func(done int64) { progress.tell("restoring", done, s.Rows) }, func(line []byte) error {
-			r, err := parseRecord(line)
+			r, err := parseRow(line)
 			if err != nil {
 				return err
 			}
@@ -145,18 +145,18 @@ func (a *Archiver) load(ctx context.Context, tx pgx.Tx, m month, s *signed, prog
 
 // rowSource gives COPY the rows that a function finds. The function runs beside it, some rows ahead.
 type rowSource struct {
-	rows   chan record
+	rows   chan row
 	err    error // of the function, once rows is closed
-	now    record
+	now    row
 	cancel context.CancelFunc
 }
 
-func newRowSource(ctx context.Context, find func(ctx context.Context, give func(record) error) error) *rowSource {
+func newRowSource(ctx context.Context, find func(ctx context.Context, give func(row) error) error) *rowSource {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &rowSource{rows: make(chan record, 1024), cancel: cancel}
+	s := &rowSource{rows: make(chan row, 1024), cancel: cancel}
 	go func() {
 		defer close(s.rows)
-		s.err = find(ctx, func(r record) error {
+		s.err = find(ctx, func(r row) error {
 			select {
 			case s.rows <- r:
 				return nil

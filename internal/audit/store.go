@@ -21,17 +21,15 @@ var columns = []string{
 
 // copyRows writes all rows or none: one that is there already is a unique violation.
 func copyRows(ctx context.Context, pool *pgxpool.Pool, rows []row) error {
-	_, err := pool.CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
-		r := &rows[i]
-		return []any{
-			r.eventID, r.occurredAt, r.workspaceID, r.actorID, r.userID, r.action, r.targetType, r.targetID,
-			r.requestID, r.ip, r.userAgent, r.result, r.changes,
-		}, nil
-	}))
+	_, err := pool.CopyFrom(ctx, pgx.Identifier{table}, columns, copySource(rows))
 	if err != nil {
 		return fmt.Errorf("copy %d rows: %w", len(rows), err)
 	}
 	return nil
+}
+
+func copySource(rows []row) pgx.CopyFromSource {
+	return pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i].values(), nil })
 }
 
 // insertRows writes the rows that are not there yet and says how many those were.

@@ -2,6 +2,9 @@ package devstack
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"fdc/internal/audit"
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/embedpg"
 	"fdc/internal/devstack/googleemu"
@@ -202,7 +206,10 @@ func (s *stack) run(ctx context.Context, admin *daemon.Admin, httpListener net.L
 		return service.RunCacheInvalidator(ctx, service.CacheInvalidatorConfig{Common: s.common(bus.CacheInvalidator)}, r)
 	})
 	start(bus.AuditArchiver, func(ctx context.Context, r service.Runtime) error {
-		return service.RunAuditArchiver(ctx, service.AuditArchiverConfig{Common: s.common(bus.AuditArchiver)}, r)
+		return service.RunAuditArchiver(ctx, service.AuditArchiverConfig{
+			Common: s.common(bus.AuditArchiver), Archive: service.ArchiveConfig{URL: ArchiveURL(s.Data)},
+			Signing: service.SigningConfig{Key: s.secrets.AuditKey}, Retention: retentionMonths,
+		}, r)
 	})
 	group.Go(func() error { return s.announce(groupCtx, admin) })
 	return group.Wait()
@@ -269,12 +276,31 @@ func ReadAddresses(data string) (Addresses, error) {
 
 // ReadMasterKeys finds the keys that seal what is stored under a data directory.
 func ReadMasterKeys(data string) (seal.Secret, error) {
+	kept, err := readSecrets(data)
+	return kept.MasterKeys, err
+}
+
+func readSecrets(data string) (secrets, error) {
 	path := filepath.Join(data, secretsFile)
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("no keys found in --data %s: %w", data, err)
+		return secrets{}, fmt.Errorf("no keys found in --data %s: %w", data, err)
 	}
-	kept, err := loadSecrets(path)
-	return kept.MasterKeys, err
+	return loadSecrets(path)
+}
+
+// retentionMonths is how many months of the audit log stay in the database.
+const retentionMonths = 24
+
+// ArchiveURL is where the months that left the audit log are.
+func ArchiveURL(data string) string { return "file://" + filepath.Join(data, "archive") }
+
+// publicKeyFile is the public half of the key that signs for the audit log, for those who verify it.
+const publicKeyFile = "audit-public-key.pem"
+
+// ReadAuditKey finds the key that signs for the audit log under a data directory.
+func ReadAuditKey(data string) (seal.Secret, error) {
+	kept, err := readSecrets(data)
+	return kept.AuditKey, err
 }
 
 // secretsFile holds what is made once per data directory.
@@ -284,23 +310,23 @@ const secretsFile = "secrets.json"
 type secrets struct {
 	NATS       map[string]string // by user
 	MasterKeys seal.Secret
+	AuditKey   seal.Secret // signs for the audit log
 }
 
 // storedSecrets is their form on disk: seal.Secret does not print itself.
 type storedSecrets struct {
 	NATS       map[string]string `json:"nats"`
 	MasterKeys string            `json:"masterKeys"`
+	AuditKey   string            `json:"auditKey"`
 }
 
+// loadSecrets reads them, and makes those that aren't there.
 func loadSecrets(path string) (secrets, error) {
 	content, err := os.ReadFile(path) //nolint:gosec // the user's own --data
 	var stored storedSecrets
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		stored = storedSecrets{NATS: embednats.NewPasswords(), MasterKeys: seal.NewKey("v1").Reveal()}
-		if err := writeJSON(path, stored); err != nil {
-			return secrets{}, err
-		}
 	case err != nil:
 		return secrets{}, fmt.Errorf("read secrets: %w", err)
 	default:
@@ -308,7 +334,28 @@ func loadSecrets(path string) (secrets, error) {
 			return secrets{}, fmt.Errorf("read %s: %w; remove it together with its directory to start anew", path, err)
 		}
 	}
-	return secrets{NATS: stored.NATS, MasterKeys: seal.Secret(stored.MasterKeys)}, nil
+	if stored.AuditKey == "" {
+		stored.AuditKey = newAuditKey()
+		if err := writeJSON(path, stored); err != nil {
+			return secrets{}, err
+		}
+	}
+	key, err := audit.ParseSigningKey(stored.AuditKey)
+	if err != nil {
+		return secrets{}, fmt.Errorf("read %s: auditKey: %w", path, err)
+	}
+	public := filepath.Join(filepath.Dir(path), publicKeyFile)
+	if err := os.WriteFile(public, audit.PublicKeyPEM(key), 0o600); err != nil {
+		return secrets{}, fmt.Errorf("write %s: %w", publicKeyFile, err)
+	}
+	return secrets{NATS: stored.NATS, MasterKeys: seal.Secret(stored.MasterKeys), AuditKey: seal.Secret(stored.AuditKey)}, nil
+}
+
+// newAuditKey makes an Ed25519 seed.
+func newAuditKey() string {
+	seed := make([]byte, ed25519.SeedSize)
+	_, _ = rand.Read(seed) // it never fails
+	return base64.StdEncoding.EncodeToString(seed)
 }
 
 // writeJSON replaces a file at once, readable by its owner only.

@@ -2,16 +2,81 @@ package service
 
 import (
 	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
 	"fdc/internal/audit"
 	"fdc/internal/platform/bus"
+	"fdc/internal/platform/seal"
 	"fdc/internal/platform/worker"
 )
 
 // AuditArchiverConfig is the environment of cmd/audit-archiver.
-type AuditArchiverConfig struct{ Common }
+type AuditArchiverConfig struct {
+	Common
+	Archive ArchiveConfig
+	Signing SigningConfig
+
+	Retention int `env:"AUDIT_RETENTION_MONTHS" envDefault:"24"`
+}
+
+// Validate names what is malformed.
+func (c AuditArchiverConfig) Validate() error {
+	if c.Retention < 1 || c.Retention > 1200 {
+		return fmt.Errorf("AUDIT_RETENTION_MONTHS: %d is not between 1 and 1200", c.Retention)
+	}
+	return nil
+}
+
+// ArchiveConfig says where the archive of the audit log is.
+type ArchiveConfig struct {
+	URL string `env:"ARCHIVE_URL"` // empty: the folder archive in the working directory
+}
+
+// Validate names what is malformed.
+func (c ArchiveConfig) Validate() error {
+	if c.URL == "" {
+		return nil
+	}
+	if err := audit.CheckArchiveURL(c.URL); err != nil {
+		return fmt.Errorf("ARCHIVE_URL: %w", err)
+	}
+	return nil
+}
+
+// Open opens the archive. Over NATS it is the user audit-archiver's.
+func (c ArchiveConfig) Open(ctx context.Context, js jetstream.JetStream) (audit.Storage, error) {
+	if c.URL != "" {
+		return audit.OpenStorage(ctx, c.URL, js)
+	}
+	dir, err := filepath.Abs("archive")
+	if err != nil {
+		return nil, fmt.Errorf("ARCHIVE_URL: %w", err)
+	}
+	return audit.OpenDir(dir)
+}
+
+// SigningConfig holds the key that the audit log's manifests and checkpoints are signed with.
+type SigningConfig struct {
+	Key seal.Secret `env:"AUDIT_SIGNING_KEY,required,notEmpty"`
+}
+
+// Validate names what is malformed.
+func (c SigningConfig) Validate() error {
+	if c.Key == "" {
+		return nil // said already: required
+	}
+	if _, err := audit.ParseSigningKey(c.Key.Reveal()); err != nil {
+		return fmt.Errorf("AUDIT_SIGNING_KEY: %w", err)
+	}
+	return nil
+}
 
 // AuditArchiver runs the service from the environment.
 var AuditArchiver = standalone(bus.AuditArchiver, RunAuditArchiver)
@@ -19,8 +84,12 @@ var AuditArchiver = standalone(bus.AuditArchiver, RunAuditArchiver)
 // auditBatch is where COPY has nearly reached its best rate; a quiet stream closes a batch after 100 ms.
 const auditBatch = 5000
 
-// RunAuditArchiver writes every event to its month of audit_logs and makes the months ahead, until ctx ends.
+// RunAuditArchiver writes every event to its month of audit_logs, makes the months ahead and archives the old ones, until ctx ends.
 func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) error {
+	key, err := audit.ParseSigningKey(c.Signing.Key.Reveal())
+	if err != nil {
+		return fmt.Errorf("AUDIT_SIGNING_KEY: %w", err)
+	}
 	b, err := connect(ctx, bus.AuditArchiver, c.Common, r)
 	if err != nil {
 		return orderly(ctx, err)
@@ -34,8 +103,33 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keeper.Run(groupCtx) })
+	group.Go(func() error { return runArchiver(groupCtx, c, key, b, r) })
 	group.Go(func() error {
 		return consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{HandleBatch: writer.HandleBatch, BatchSize: auditBatch})
 	})
 	return group.Wait()
+}
+
+// archiveRetry is how long an archive that can't be opened is left alone. Nothing else waits for it.
+const archiveRetry = time.Minute
+
+func runArchiver(ctx context.Context, c AuditArchiverConfig, key ed25519.PrivateKey, b *backends, r Runtime) error {
+	for {
+		storage, err := c.Archive.Open(ctx, b.js)
+		if err == nil {
+			archiver := audit.NewArchiver(audit.ArchiveConfig{
+				Database: c.Database, Storage: storage, Key: key, Retention: c.Retention, Log: r.Log, Metrics: r.Admin.Metrics,
+			})
+			err := archiver.Run(ctx)
+			return errors.Join(err, storage.Close())
+		}
+		if ctx.Err() == nil {
+			r.Log.Error().Err(err).Msg("audit archive not opened; months stay in the database")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(archiveRetry):
+		}
+	}
 }

@@ -21,6 +21,7 @@ type MigrateConfig struct {
 	Database  postgres.Config
 	Bus       bus.Config
 	Telemetry telemetry.Config
+	Archive   ArchiveConfig
 }
 
 // RunMigrate makes or updates all that services find ready: the schema, the months of audit_logs, and the streams,
@@ -46,6 +47,11 @@ func RunMigrate(ctx context.Context, c MigrateConfig, log zerolog.Logger) error 
 	}
 	if err := migrateSchema(ctx, c.Database, conn, log); err != nil {
 		return err
+	}
+	if bucket := audit.ObjectStore(c.Archive.URL); bucket != "" {
+		if err := bus.ProvisionObjects(ctx, js, bucket, c.Bus.Replicas); err != nil {
+			return err
+		}
 	}
 	return provision(ctx, js, c.Bus.Replicas, log)
 }
