@@ -243,7 +243,7 @@ func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m month, estimate 
 	}
 	manifest := Manifest{Format: manifestFormat, Sequence: 1, Month: m.String()}
 	if last != nil {
-		manifest.Sequence, manifest.Previous = last.Sequence+1, last.digest()
+		manifest.Sequence, manifest.Previous = last.Sequence+1, last.name()
 	}
 	dir := folder(manifest.Sequence, manifest.Month)
 	if err := a.ours(ctx, dir, manifest); err != nil {

@@ -126,6 +126,9 @@ func TestArchiveAndRestore(t *testing.T) {
 	require.Empty(t, report.Findings)
 	require.EqualValues(t, 9004, report.Rows)
 	require.Equal(t, []Manifest{first, second}, report.Months)
+	require.Nil(t, (&History{Head: Head{Sequence: 2, SHA256: second.digest}}).Cut(report.Months))
+	require.NotNil(t, (&History{Head: Head{Sequence: 2, SHA256: first.digest}}).Cut(report.Months), "another archive")
+	require.NotNil(t, (&History{Head: Head{Sequence: 3, SHA256: first.digest}}).Cut(report.Months), "one that was cut")
 	require.Equal(t, 2, count(t, v.db.Pool, `SELECT count(*) FROM outbox WHERE subject LIKE 'evt.audit.partition_archived.%'`))
 
 	require.NoError(t, v.Sweep(t.Context()))
@@ -503,7 +506,7 @@ func sealed(t *testing.T) *vault {
 	for n := range 3 {
 		m := Manifest{Format: manifestFormat, Sequence: int64(n) + 1, Month: fmt.Sprintf("2024-%02d", n+1)}
 		if previous != nil {
-			m.Previous = previous.digest()
+			m.Previous = previous.name()
 		}
 		var lines, leaves bytes.Buffer
 		tr := newTree()

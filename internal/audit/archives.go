@@ -73,7 +73,9 @@ func manifests(ctx context.Context, q postgres.Querier, where string, args ...an
 		if err := row.Scan(&s.raw, &s.signature); err != nil {
 			return nil, err
 		}
-		return s, json.Unmarshal(s.raw, &s.Manifest)
+		err := json.Unmarshal(s.raw, &s.Manifest)
+		s.digest = s.name()
+		return s, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read manifests: %w", err)

@@ -128,7 +128,7 @@ func (c *Checkpointer) sign(ctx context.Context, conn *pgx.Conn, history *Histor
 		return false, err
 	}
 	if last != nil {
-		next.Archive = Head{Sequence: last.Sequence, SHA256: last.digest()}
+		next.Archive = Head{Sequence: last.Sequence, SHA256: last.name()}
 	}
 	if len(next.Hours) == 0 && next.Archive == history.Head {
 		return false, nil
@@ -196,6 +196,22 @@ func (h *History) add(c Checkpoint, raw []byte, sequence uint64) {
 		}
 	}
 	h.Head, h.sequence, h.digest = c.Archive, sequence, digest(sha256.Sum256(raw)).String()
+}
+
+// Cut reports when the archive is shorter than the checkpoints say, or another one.
+func (h *History) Cut(archive []Manifest) *Finding {
+	if h.Head.Sequence == 0 {
+		return nil
+	}
+	for _, m := range archive {
+		if m.Sequence == h.Head.Sequence {
+			if m.digest != h.Head.SHA256 {
+				return &Finding{Sequence: m.Sequence, Month: m.Month, Problem: "the manifest is not the one that the checkpoints name"}
+			}
+			return nil
+		}
+	}
+	return &Finding{Sequence: h.Head.Sequence, Problem: fmt.Sprintf("the checkpoints know of a month with the number %d, which the archive has not", h.Head.Sequence)}
 }
 
 // ReadCheckpoints reads all of them, and fails when one isn't genuine or is missing.

@@ -30,6 +30,8 @@ type Manifest struct {
 	LeavesSHA256 string    `json:"leavesSha256"` // of the file of the rows' hashes
 	MerkleRoot   string    `json:"merkleRoot"`   // RFC 9162, over the lines of the file of rows
 	Previous     string    `json:"previous"`     // SHA-256 of the manifest before, empty in the first
+
+	digest string // of the manifest as it was read or written
 }
 
 // manifestFormat is what this program writes.
@@ -55,8 +57,8 @@ type signed struct {
 	signature []byte
 }
 
-// digest is what the next manifest calls it.
-func (s *signed) digest() string { return digest(sha256.Sum256(s.raw)).String() }
+// name is what the next manifest calls it: its digest.
+func (s *signed) name() string { return digest(sha256.Sum256(s.raw)).String() }
 
 // signatureText is the signature as it is stored.
 func (s *signed) signatureText() string { return base64.StdEncoding.EncodeToString(s.signature) + "\n" }
@@ -81,8 +83,9 @@ func signManifest(key ed25519.PrivateKey, m Manifest) (*signed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write manifest: %w", err)
 	}
-	raw = append(raw, '\n')
-	return &signed{Manifest: m, raw: raw, signature: sign(key, signedManifest, raw)}, nil
+	s := &signed{Manifest: m, raw: append(raw, '\n')}
+	s.signature, s.digest = sign(key, signedManifest, s.raw), s.name()
+	return s, nil
 }
 
 // errSignature says that a signature is not by the key.
@@ -105,6 +108,7 @@ func parseManifest(key ed25519.PublicKey, raw, signature []byte) (*signed, error
 	if _, err := parseMonth(s.Month); err != nil || s.Sequence < 1 || s.Rows < 0 {
 		return nil, errors.New("read manifest: it names no month, or no place in the chain")
 	}
+	s.digest = s.name()
 	return s, nil
 }
 

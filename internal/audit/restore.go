@@ -60,7 +60,7 @@ func (a *Archiver) Restore(ctx context.Context, meta events.Meta, name string, p
 		if err != nil {
 			return fmt.Errorf("restore %s: %w", name, err)
 		}
-		if genuine.digest() != s.digest() {
+		if genuine.name() != s.name() {
 			return fault.New(fault.Conflict, "audit-archive-changed", "The archive's manifest of %s is not the one that was written.", name)
 		}
 		return a.restore(ctx, conn, meta, s, progress)

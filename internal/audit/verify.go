@@ -44,6 +44,7 @@ func (f *Finding) String() string {
 type Report struct {
 	Months   []Manifest `json:"months"` // those whose manifest is genuine, in the chain's order
 	Rows     int64      `json:"rows"`   // looked at
+	Added    int64      `json:"added"`  // to live months after the checkpoint of their hour
 	Findings []Finding  `json:"findings"`
 }
 
@@ -85,7 +86,7 @@ func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMon
 			last = nil
 			continue
 		}
-		if last != nil && last.Sequence == s.Sequence-1 && s.Previous != last.digest() || s.Sequence == 1 && s.Previous != "" {
+		if last != nil && last.Sequence == s.Sequence-1 && s.Previous != last.name() || s.Sequence == 1 && s.Previous != "" {
 			found(Finding{Sequence: s.Sequence, Month: s.Month, Problem: "the manifest does not follow the one before it"})
 		}
 		last = s

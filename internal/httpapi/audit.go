@@ -105,9 +105,9 @@ func (a *api) listAuditLog(c *call) error {
 	c.setHeader("Vary", "Accept")
 	switch accepted(c.request().Header, jsonMedia, ndjsonMedia, csvMedia) {
 	case ndjsonMedia:
-		return a.exportAuditLog(c, f, "ndjson", ndjsonMedia, ndjsonLines)
+		return a.exportAuditLog(c, f, FormatNDJSON, ndjsonMedia)
 	case csvMedia:
-		return a.exportAuditLog(c, f, "csv", csvMedia+"; charset=utf-8; header=present", csvLines())
+		return a.exportAuditLog(c, f, FormatCSV, csvMedia+"; charset=utf-8; header=present")
 	}
 	return a.pageOfAuditLog(c, f)
 }
@@ -145,10 +145,11 @@ func (a *api) pageOfAuditLog(c *call, f audit.Filter) error {
 
 // exportAuditLog streams. The status goes out with the first entries; what fails after that cuts the connection, so that
 // nobody takes a part for the whole.
-func (a *api) exportAuditLog(c *call, f audit.Filter, format, media string, lines func([]AuditEntry) ([]byte, error)) error {
+func (a *api) exportAuditLog(c *call, f audit.Filter, format, media string) error {
 	rc := http.NewResponseController(c.gin.Writer)
+	lines := AuditLines(format)
 	begun := false
-	write := func(entries []AuditEntry) error {
+	write := func(entries []audit.Entry) error {
 		b, err := lines(entries)
 		if err != nil {
 			return err
@@ -169,7 +170,7 @@ func (a *api) exportAuditLog(c *call, f audit.Filter, format, media string, line
 		}
 		return rc.Flush()
 	}
-	_, err := a.Audit.Export(c.ctx(), c.meta(), f, format, func(entries []audit.Entry) error { return write(each(entries, auditEntryOf)) })
+	_, err := a.Audit.Export(c.ctx(), c.meta(), f, format, write)
 	if err == nil && !begun {
 		return write(nil) // nothing matches: an empty file
 	}
@@ -185,6 +186,27 @@ func auditEntryOf(e audit.Entry) AuditEntry {
 		EventID: e.EventID, OccurredAt: e.OccurredAt, Action: e.Action, ActorID: e.ActorID, UserID: optional(e.UserID),
 		WorkspaceID: optional(e.WorkspaceID), Target: AuditTarget{Type: e.TargetType, ID: e.TargetID}, IP: optional(e.IP),
 		UserAgent: optional(e.UserAgent), RequestID: optional(e.RequestID), Result: e.Result, Changes: e.Changes,
+	}
+}
+
+// The forms of an export.
+const (
+	FormatNDJSON = "ndjson"
+	FormatCSV    = "csv"
+)
+
+// AuditLines writes entries in the form of an export, those of one call behind those of the call before: NDJSON, or RFC 4180 with a
+// header before the first.
+func AuditLines(format string) func([]audit.Entry) ([]byte, error) {
+	first := true
+	return func(entries []audit.Entry) ([]byte, error) {
+		dtos := each(entries, auditEntryOf)
+		if format == FormatCSV {
+			header := first
+			first = false
+			return csvLines(dtos, header)
+		}
+		return ndjsonLines(dtos)
 	}
 }
 
@@ -205,32 +227,27 @@ var csvColumns = []string{
 	"result", "changes",
 }
 
-// csvLines writes RFC 4180, the header before the first lines.
-func csvLines() func([]AuditEntry) ([]byte, error) {
-	first := true
-	return func(entries []AuditEntry) ([]byte, error) {
-		var b bytes.Buffer
-		w := csv.NewWriter(&b)
-		w.UseCRLF = true
-		var err error
-		if first {
-			first = false
-			err = w.Write(csvColumns)
-		}
-		for i := range entries {
-			e := &entries[i]
-			record := []string{
-				e.EventID, e.OccurredAt.Format(time.RFC3339Nano), e.Action, e.ActorID, given(e.UserID), given(e.WorkspaceID), e.Target.Type,
-				e.Target.ID, given(e.IP), given(e.UserAgent), given(e.RequestID), e.Result, string(e.Changes),
-			}
-			for n := range record {
-				record[n] = cell(record[n])
-			}
-			err = errors.Join(err, w.Write(record))
-		}
-		w.Flush()
-		return b.Bytes(), errors.Join(err, w.Error())
+func csvLines(entries []AuditEntry, header bool) ([]byte, error) {
+	var b bytes.Buffer
+	w := csv.NewWriter(&b)
+	w.UseCRLF = true
+	var err error
+	if header {
+		err = w.Write(csvColumns)
 	}
+	for i := range entries {
+		e := &entries[i]
+		record := []string{
+			e.EventID, e.OccurredAt.Format(time.RFC3339Nano), e.Action, e.ActorID, given(e.UserID), given(e.WorkspaceID), e.Target.Type,
+			e.Target.ID, given(e.IP), given(e.UserAgent), given(e.RequestID), e.Result, string(e.Changes),
+		}
+		for n := range record {
+			record[n] = cell(record[n])
+		}
+		err = errors.Join(err, w.Write(record))
+	}
+	w.Flush()
+	return b.Bytes(), errors.Join(err, w.Error())
 }
 
 // cell keeps a spreadsheet from taking text for a formula, https://owasp.org/www-community/attacks/CSV_Injection.

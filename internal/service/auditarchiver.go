@@ -5,13 +5,16 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"fdc/events"
 	"fdc/internal/audit"
+	"fdc/internal/httpapi"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/seal"
 	"fdc/internal/platform/worker"
@@ -105,6 +108,12 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 	group.Go(func() error { return keeper.Run(groupCtx) })
 	group.Go(func() error { return runArchiver(groupCtx, c, key, b, r) })
 	group.Go(func() error {
+		if _, err := bus.BindStream(groupCtx, b.js, bus.Checkpoints, r.waiting); err != nil {
+			return orderly(groupCtx, err)
+		}
+		return (&audit.Checkpointer{DB: c.Database, JS: b.js, Key: key, Log: r.Log}).Run(groupCtx)
+	})
+	group.Go(func() error {
 		return consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{HandleBatch: writer.HandleBatch, BatchSize: auditBatch})
 	})
 	return group.Wait()
@@ -133,3 +142,29 @@ func runArchiver(ctx context.Context, c AuditArchiverConfig, key ed25519.Private
 		}
 	}
 }
+
+// ExportAudit writes the entries of the audit log that match, newest first, as NDJSON or CSV, and returns how many those are. progress is told
+// how many there are so far.
+func ExportAudit(ctx context.Context, log *audit.Log, meta events.Meta, f audit.Filter, format string, w io.Writer, progress func(int64)) (int64, error) {
+	lines := httpapi.AuditLines(format)
+	done := int64(0)
+	rows, err := log.Export(ctx, meta, f, format, func(entries []audit.Entry) error {
+		b, err := lines(entries)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(b)
+		done += int64(len(entries))
+		progress(done)
+		return err
+	})
+	if err == nil && rows == 0 { // a header, in CSV
+		b, linesErr := lines(nil)
+		_, writeErr := w.Write(b)
+		err = errors.Join(linesErr, writeErr)
+	}
+	return rows, err
+}
+
+// ExportFormats are the forms of ExportAudit.
+var ExportFormats = []string{httpapi.FormatNDJSON, httpapi.FormatCSV}
