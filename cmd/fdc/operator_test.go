@@ -30,6 +30,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("users", d.testUsers)
 	t.Run("flags", d.testFlags)
 	t.Run("keys", d.testKeys)
+	t.Run("audit", d.testAudit)
 	d.interrupt(t)
 }
 

@@ -57,7 +57,7 @@ func TestTheReadmeListsTheEnvironment(t *testing.T) {
 		documented[row[1]] = strings.Trim(strings.TrimSpace(row[2]), "`")
 	}
 	// Defaults that the code derives.
-	derived := map[string]string{"DATABASE_DIRECT_URL": "DATABASE_URL", "NATS_USER": "the service's name"}
+	derived := map[string]string{"DATABASE_DIRECT_URL": "DATABASE_URL", "NATS_USER": "the service's name", "ARCHIVE_URL": "file://…/archive"}
 	for name, value := range variables(t) {
 		want := value
 		if derived[name] != "" {

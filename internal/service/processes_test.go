@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -120,7 +121,8 @@ func environment(database string, broker *embednats.Server, name, google, metric
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "DATABASE_URL=" + database, "DATABASE_MAX_CONNS=8",
 		"NATS_URL=nats://" + broker.Addr(), "NATS_PASSWORD=" + broker.Password(name), "METRICS_ADDR=" + metrics,
-		"MASTER_ENCRYPTION_KEYS=" + masterKey.Reveal(),
+		"MASTER_ENCRYPTION_KEYS=" + masterKey.Reveal(), "ARCHIVE_URL=file://" + os.TempDir() + "/fdc-test-archive",
+		"AUDIT_SIGNING_KEY=" + strings.Repeat("A", 43) + "=",
 		"GOOGLE_CLIENT_ID=test", "GOOGLE_CLIENT_SECRET=test", "GOOGLE_ENDPOINT=" + google,
 	}
 }
