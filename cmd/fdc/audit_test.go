@@ -60,7 +60,7 @@ func (d *dev) testAudit(t *testing.T) {
 	body, err := os.ReadFile(rows) //nolint:gosec // a test's own
 	require.NoError(t, err)
 	body[len(body)/2] ^= 1
-	require.NoError(t, os.WriteFile(rows, body, 0o600))
+	require.NoError(t, os.WriteFile(rows, body, 0o600)) //nolint:gosec // a test's own
 	out, _ = d.run(t, daemon.ExitFailed, "audit", "verify", "--dir", dir, "--public-key", key)
 	require.Regexp(t, `WRONG  2024-01: row \d+`, out)
 	d.run(t, daemon.ExitOK, "audit", "verify", "2024-01")

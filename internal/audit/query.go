@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -146,30 +145,24 @@ func (l *Log) complete(ctx context.Context, f Filter) error {
 }
 
 // Archived lists the months (YYYY-MM) between two times, the second exclusive and either zero for no bound, whose entries are in the
-// archive and not in the log.
+// archive, or on their way there, and not in the log.
 func (l *Log) Archived(ctx context.Context, from, to time.Time) ([]string, error) {
-	rows, err := l.ob.Pool().Query(ctx, `SELECT DISTINCT month FROM audit_archives`)
-	if err != nil {
-		return nil, postgres.Fault(err)
-	}
-	months, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, postgres.Fault(err)
-	}
 	list, err := Partitions(ctx, l.ob.Pool())
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}
+	var months []string
 	attached := attachedMonths(list)
-	for _, p := range list { // detached without a manifest: on its way
-		months = append(months, p.Month)
+	for _, p := range list {
+		m, err := parseMonth(p.Month)
+		if err != nil {
+			return nil, err
+		}
+		if !attached[p.Month] && (to.IsZero() || m.start.Before(to)) && (from.IsZero() || m.add(1).start.After(from)) {
+			months = append(months, p.Month)
+		}
 	}
-	months = slices.DeleteFunc(months, func(name string) bool {
-		m, err := parseMonth(name)
-		return err != nil || attached[name] || !to.IsZero() && !m.start.Before(to) || !from.IsZero() && !m.add(1).start.After(from)
-	})
-	slices.Sort(months)
-	return slices.Compact(months), nil
+	return months, nil
 }
 
 // Position is where the entry stands.

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
@@ -111,6 +110,19 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 		poison[boom.ID] = "no_boom"
 		some(13)
 	}
+	for spoilt, reason := range map[string]string{
+		`"requestid":"\u0000"`:                                       "NUL",
+		`"requestid":"\ud83d"`:                                       "half a surrogate pair",
+		`"requestid":"` + strings.Repeat("x", 400<<10) + `"`:         "event too large",
+		`"requestid":"r"}` + strings.Repeat(" ", 400<<10) + `{"a":"`: "event too large",
+		`"requestid":"` + strings.Repeat("x", 4<<10) + `"`:           "requestid",
+		`"requestid":"r"}{"a":"`:                                     "decode",
+	} {
+		ev := taskEvent(now)
+		publish(ev, `"requestid":"r-1"`, spoilt)
+		poison[ev.ID] = reason
+		some(3)
+	}
 	old := taskEvent(time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC))
 	publish(old)
 	good++
@@ -126,12 +138,11 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 		msg, err := messages.Next(jetstream.NextContext(within))
 		stop()
 		require.NoError(t, err)
-		var body struct{ ID string }
-		require.NoError(t, json.Unmarshal(msg.Data(), &body))
-		require.Contains(t, poison, body.ID)
-		require.Contains(t, msg.Headers().Get(worker.HeaderReason), poison[body.ID])
+		id := strings.TrimPrefix(msg.Headers().Get(jetstream.MsgIDHeader), bus.AuditArchiver+":")
+		require.Contains(t, poison, id)
+		require.Contains(t, msg.Headers().Get(worker.HeaderReason), poison[id])
 		require.Equal(t, "1", msg.Headers().Get(worker.HeaderAttempts))
-		delete(poison, body.ID)
+		delete(poison, id)
 	}
 	awaitAll(t, js)
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
