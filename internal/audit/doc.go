@@ -42,7 +42,7 @@
 //   - An event whose time is out of the log's range (see [Writer]) and one whose data Postgres refuses are set aside as
 //     dead letters with the reason, each alone; the rest of their batch is written.
 //   - A month without a partition, for instance in a replay: the writer makes it and goes on.
-//   - A month that is detached or in the archive: its events are retried, and then set aside; the others pass.
+//   - A month that is detached: its events are retried, the others pass. One in the archive: its events are set aside with what to do.
 //   - The storage away, full, read-only, or not holding what was written to it: nothing is dropped, the error is logged and counted
 //     (audit_archive_failures_total), and the next run goes on. The month is detached meanwhile: exports name it.
 //   - A database that was restored to a state of the past and has forgotten what it archived: nothing is archived over it.

@@ -130,8 +130,11 @@ func attachedMonths(list []Partition) map[string]bool {
 	return attached
 }
 
-// errDetached says that a month is outside the log.
-var errDetached = errors.New("the month is detached or in the archive; restore it to write to it")
+// errDetached says that a month's table exists outside the log, errArchived that the month has gone to the archive.
+var (
+	errDetached = errors.New("the partition is detached")
+	errArchived = errors.New("the month is in the archive; bring it back with fdc audit restore, then requeue the event")
+)
 
 // ensureMonth makes the month's partition and states the fact, in one transaction. It reports false when it was there.
 //
@@ -154,7 +157,7 @@ func ensureMonth(ctx context.Context, db DB, m month) (made bool, err error) {
 		if archives, err := archived(ctx, tx); err != nil {
 			return err
 		} else if _, ok := archives[m.String()]; ok {
-			return errDetached
+			return errArchived
 		}
 		if err := createPartition(ctx, tx, m); err != nil {
 			return err

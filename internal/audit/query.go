@@ -186,7 +186,8 @@ func ParsePosition(s string) (Position, error) {
 // page reads entries. Each condition is written only when it is there, so that the planner sees which index serves.
 func page(ctx context.Context, pool *pgxpool.Pool, f Filter, after Position, limit int) ([]Entry, error) {
 	sql, args := f.query(after, limit)
-	rows, err := pool.Query(ctx, sql, args...)
+	// Planned for its values each time: a plan for anybody would take the actor's index for one who does a quarter of all that is done.
+	rows, err := pool.Query(ctx, sql, append([]any{pgx.QueryExecModeCacheDescribe}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read audit log: %w", err)
 	}
@@ -234,5 +235,6 @@ func (f Filter) query(after Position, limit int) (sql string, args []any) {
 	if len(where) > 0 {
 		sql += ` WHERE ` + strings.Join(where, " AND ")
 	}
-	return sql + fmt.Sprintf(` ORDER BY occurred_at DESC, event_id DESC LIMIT %d`, limit), args
+	// The columns of the table: the bare name would be the text that is selected under it, which no index has.
+	return sql + fmt.Sprintf(` ORDER BY audit_logs.occurred_at DESC, audit_logs.event_id DESC LIMIT %d`, limit), args
 }

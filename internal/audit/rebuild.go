@@ -45,7 +45,7 @@ func Rebuild(ctx context.Context, conn *pgx.Conn, js jetstream.JetStream, meta e
 		return report, fault.New(fault.Invalid, "invalid", "There is no %s in the audit log.", name)
 	}
 	if _, err := ensureMonth(ctx, conn, m); err != nil {
-		if errors.Is(err, errDetached) {
+		if errors.Is(err, errDetached) || errors.Is(err, errArchived) {
 			return report, fault.New(fault.Conflict, "audit-months-archived", "%s is in the archive; restore it first.", name)
 		}
 		return report, err

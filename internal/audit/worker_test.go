@@ -110,22 +110,28 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 		poison[boom.ID] = "no_boom"
 		some(13)
 	}
-	for spoilt, reason := range map[string]string{
-		`"requestid":"\u0000"`:                                       "NUL",
-		`"requestid":"\ud83d"`:                                       "half a surrogate pair",
-		`"requestid":"` + strings.Repeat("x", 400<<10) + `"`:         "event too large",
-		`"requestid":"r"}` + strings.Repeat(" ", 400<<10) + `{"a":"`: "event too large",
-		`"requestid":"` + strings.Repeat("x", 4<<10) + `"`:           "requestid",
-		`"requestid":"r"}{"a":"`:                                     "decode",
+	for reason, spoil := range map[string][]string{
+		"NUL":                   {`"r-1"`, `"r-\u0000"`},
+		"half a surrogate pair": {"curl/8", `curl\ud800`},
+		"invalid UTF-8":         {"curl/8", "curl\xff"},
+		"too large":             {`"data":`, `"padding":"` + strings.Repeat("x", 900_000) + `","data":`},
+		"byte 0":                {"{", "", "}", ""},
+		"time":                  {now.Format("2006-"), "1492-"},
+		"unknown event type":    {"fdc.task.created.v1", "fdc.task.imagined.v1"},
+		"data after the event":  {"}}", "}}{}"},
+		"want a string":         {`"r-1"`, "1e999"},
+		`"version"`:             {`"version":1`, `"version":99999999999999999999`},
 	} {
-		ev := taskEvent(now)
-		publish(ev, `"requestid":"r-1"`, spoilt)
-		poison[ev.ID] = reason
+		bad := taskEvent(now)
+		publish(bad, spoil...)
+		poison[bad.ID] = reason
 		some(3)
 	}
 	old := taskEvent(time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC))
+	next := taskEvent(now.AddDate(1, 0, 0)) // a clock that is ahead, but not absurd
 	publish(old)
-	good++
+	publish(next)
+	good += 2
 
 	consume(t, js, db.Pool, 5000)
 	dead, err := js.OrderedConsumer(t.Context(), bus.Dead, jetstream.OrderedConsumerConfig{})
@@ -138,7 +144,8 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 		msg, err := messages.Next(jetstream.NextContext(within))
 		stop()
 		require.NoError(t, err)
-		id := strings.TrimPrefix(msg.Headers().Get(jetstream.MsgIDHeader), bus.AuditArchiver+":")
+		id, ours := strings.CutPrefix(msg.Headers().Get(jetstream.MsgIDHeader), bus.AuditArchiver+":")
+		require.True(t, ours)
 		require.Contains(t, poison, id)
 		require.Contains(t, msg.Headers().Get(worker.HeaderReason), poison[id])
 		require.Equal(t, "1", msg.Headers().Get(worker.HeaderAttempts))
@@ -148,6 +155,7 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(DISTINCT event_id) FROM audit_logs`))
 	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM audit_logs_2020_01`))
+	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM `+monthOf(next.Time).table()))
 }
 
 // TestDatabaseCrashes kills Postgres under the writer, twice: every event has its row in the end, once, and none is a

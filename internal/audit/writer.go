@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -25,6 +26,7 @@ type Writer struct {
 
 	rows     *prometheus.CounterVec
 	rejected prometheus.Counter
+	lag      prometheus.Gauge
 }
 
 // NewWriter returns a writer for the worker's batch mode.
@@ -37,8 +39,12 @@ func NewWriter(pool *pgxpool.Pool, log zerolog.Logger, metrics prometheus.Regist
 		rejected: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "audit_rejected_total", Help: "Events that can have no row.",
 		}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "audit_lag_seconds",
+			Help: "How old the newest event of the last batch was when its row was there; consumer_lag tells how many wait.",
+		}),
 	}
-	metrics.MustRegister(w.rows, w.rejected)
+	metrics.MustRegister(w.rows, w.rejected, w.lag)
 	return w
 }
 
@@ -66,7 +72,12 @@ func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) erro
 		}
 		entries = append(entries, entry{r, d})
 	}
-	return w.write(ctx, entries)
+	if err := w.write(ctx, entries); err != nil || len(entries) == 0 {
+		return err
+	}
+	newest := slices.MaxFunc(entries, func(a, b entry) int { return a.row.occurredAt.Compare(b.row.occurredAt) })
+	w.lag.Set(max(0, w.now().Sub(newest.row.occurredAt).Seconds()))
+	return nil
 }
 
 // reject sets one event aside for good.
@@ -127,8 +138,8 @@ func (w *Writer) store(ctx context.Context, entries []entry) error {
 	return nil
 }
 
-// makeMonths makes the partitions that the entries need. The entries of a month that is detached fail, to be retried;
-// it returns the others.
+// makeMonths makes the partitions that the entries need. The entries of a month that is detached fail, to be retried, and those of
+// one in the archive are set aside; it returns the others.
 func (w *Writer) makeMonths(ctx context.Context, entries []entry) ([]entry, error) {
 	detached := map[month]error{}
 	seen := map[month]bool{}
@@ -139,7 +150,7 @@ func (w *Writer) makeMonths(ctx context.Context, entries []entry) ([]entry, erro
 			seen[m] = true
 			made, err := ensureMonth(ctx, w.pool, m)
 			switch {
-			case errors.Is(err, errDetached):
+			case errors.Is(err, errDetached), errors.Is(err, errArchived):
 				detached[m] = err
 			case err != nil:
 				return nil, err
@@ -147,7 +158,10 @@ func (w *Writer) makeMonths(ctx context.Context, entries []entry) ([]entry, erro
 				w.log.Warn().Stringer("month", m).Msg("audit partition made by the writer")
 			}
 		}
-		if err := detached[m]; err != nil {
+		if err := detached[m]; errors.Is(err, errArchived) {
+			w.reject(e.delivery, err)
+			continue
+		} else if err != nil {
 			e.delivery.Fail(err)
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"fdc/internal/audit"
+	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
 	"fdc/internal/workspace"
 )
@@ -83,19 +84,23 @@ func auditRoutes() []route {
 	}}
 }
 
-func (a *api) listAuditLog(c *call) error {
-	role := ""
-	for _, m := range c.session.Memberships {
-		if m.WorkspaceID == c.path("id") {
-			role = m.Role
+// mayAudit reports what keeps the session's user from the audit log.
+func mayAudit(s identity.Session, workspaceID string) error {
+	for _, m := range s.Memberships {
+		switch {
+		case m.WorkspaceID != workspaceID:
+		case m.Role == workspace.RoleOwner || m.Role == workspace.RoleAdmin:
+			return nil
+		default:
+			return fault.New(fault.Forbidden, "forbidden", "Only owners and admins of a workspace may read its audit log.")
 		}
 	}
-	switch role {
-	case "":
-		return fault.Missing("workspace")
-	case workspace.RoleOwner, workspace.RoleAdmin:
-	default:
-		return fault.New(fault.Forbidden, "forbidden", "Only owners and admins of a workspace may read its audit log.")
+	return fault.Missing("workspace")
+}
+
+func (a *api) listAuditLog(c *call) error {
+	if err := mayAudit(c.session, c.path("id")); err != nil {
+		return err
 	}
 	f := audit.Filter{WorkspaceID: c.path("id")}
 	f.From, _ = value[time.Time](c, "from")
@@ -148,8 +153,20 @@ func (a *api) pageOfAuditLog(c *call, f audit.Filter) error {
 func (a *api) exportAuditLog(c *call, f audit.Filter, format, media string) error {
 	rc := http.NewResponseController(c.gin.Writer)
 	lines := AuditLines(format)
+	token, err := c.token()
+	if err != nil {
+		return err
+	}
 	begun := false
 	write := func(entries []audit.Entry) error {
+		// An export is long enough to lose the session, or the right.
+		session, err := a.Identity.Authenticate(c.ctx(), token)
+		if err == nil {
+			err = mayAudit(session, c.path("id"))
+		}
+		if err != nil {
+			return err
+		}
 		b, err := lines(entries)
 		if err != nil {
 			return err
@@ -170,7 +187,7 @@ func (a *api) exportAuditLog(c *call, f audit.Filter, format, media string) erro
 		}
 		return rc.Flush()
 	}
-	_, err := a.Audit.Export(c.ctx(), c.meta(), f, format, write)
+	_, err = a.Audit.Export(c.ctx(), c.meta(), f, format, write)
 	if err == nil && !begun {
 		return write(nil) // nothing matches: an empty file
 	}

@@ -43,9 +43,11 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			Storage:     jetstream.FileStorage,
 			Replicas:    replicas,
 			// The audit log keeps facts for good; the stream serves replays and sockets that resume.
-			MaxAge:             90 * 24 * time.Hour,
-			MaxBytes:           16 << 30,
-			MaxMsgSize:         512 << 10,
+			MaxAge:   90 * 24 * time.Hour,
+			MaxBytes: 16 << 30,
+			// More than an event may have (events.MaxSize): what is too large becomes a dead letter with the reason, instead of
+			// being refused where perhaps nobody listens. A dead letter's headers still fit above it.
+			MaxMsgSize:         960 << 10,
 			Discard:            jetstream.DiscardOld,
 			Duplicates:         DedupeWindow,
 			AllowAtomicPublish: true, // the relay's batches: one fsync each

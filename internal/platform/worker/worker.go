@@ -52,6 +52,7 @@ type Config struct {
 
 	HandleBatch BatchHandler
 	BatchSize   int           // a batch closes at so many events; 1,000 when zero
+	BatchBytes  int           // or so many bytes of them; 16 MiB when zero
 	BatchWait   time.Duration // or so long after its first; 100 ms when zero
 
 	Log     zerolog.Logger
@@ -74,6 +75,7 @@ type Worker struct {
 func New(js jetstream.JetStream, cfg Config) *Worker {
 	cfg.Concurrency = orDefault(cfg.Concurrency, 16)
 	cfg.BatchSize = orDefault(cfg.BatchSize, 1000)
+	cfg.BatchBytes = orDefault(cfg.BatchBytes, 16<<20)
 	cfg.BatchWait = orDefault(cfg.BatchWait, 100*time.Millisecond)
 	labels := prometheus.Labels{"consumer": cfg.Consumer.Name}
 	w := &Worker{
@@ -127,14 +129,17 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
+// prefetchBytes is what waits for the next batch: some thousand events of the usual size, so that a batch is there when the
+// one before is done, and no more memory than that when they are large. It is well above the largest message of EVENTS.
+const prefetchBytes = 4 << 20
+
 // consume pulls until ctx ends or the subscription breaks.
 func (w *Worker) consume(ctx context.Context, consumer jetstream.Consumer) error {
-	prefetch := w.cfg.Concurrency * 2
+	var prefetch jetstream.PullMessagesOpt = jetstream.PullMaxMessages(w.cfg.Concurrency * 2)
 	if w.cfg.HandleBatch != nil {
-		prefetch = w.cfg.BatchSize
+		prefetch = jetstream.PullMaxBytes(prefetchBytes)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(prefetch), jetstream.PullExpiry(10*time.Second),
-		jetstream.PullHeartbeat(2*time.Second))
+	messages, err := consumer.Messages(prefetch, jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second))
 	if err != nil {
 		return fmt.Errorf("pull from %s: %w", w.cfg.Consumer.Name, err)
 	}
@@ -175,12 +180,14 @@ func (w *Worker) consumeBatches(ctx context.Context, messages jetstream.Messages
 			return ended(err)
 		}
 		var batch []*Delivery
+		bytes := 0
 		closes, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.BatchWait)
 		for err == nil {
 			if d := w.open(ctx, msg); d != nil {
 				batch = append(batch, d)
+				bytes += len(msg.Data())
 			}
-			if len(batch) == w.cfg.BatchSize {
+			if len(batch) == w.cfg.BatchSize || bytes >= w.cfg.BatchBytes {
 				break
 			}
 			msg, err = messages.Next(jetstream.NextContext(closes))

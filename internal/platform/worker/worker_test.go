@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -342,6 +343,35 @@ func TestABatchSucceedsButForWhatItFails(t *testing.T) {
 
 // Requeued after its dead letter was removed, the event fails again under the same message id: it must be set aside anew,
 // not dropped as a duplicate.
+// Large events make small batches: memory is bounded by bytes, not by their number.
+func TestABatchIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	const total, size, most = 60, 200 << 10, 1 << 20
+	padding := []byte(`"padding":"` + strings.Repeat("x", size) + `","data":`)
+	for range total {
+		workspace, task := events.NewID(), events.NewID()
+		e := events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor, WorkspaceID: workspace}, task,
+			events.TaskDeleted{TaskID: task, WorkspaceID: workspace, Version: 2, Origin: "user"})
+		body, err := events.Encode(e)
+		require.NoError(t, err)
+		r.raw(t, e.NATSSubject(), e.ID, bytes.Replace(body, []byte(`"data":`), padding, 1))
+	}
+	var handled, largest atomic.Int64
+	r.start(t, worker.Config{
+		BatchSize: 1000, BatchBytes: most, BatchWait: time.Second,
+		HandleBatch: func(_ context.Context, batch []*worker.Delivery) error {
+			largest.Store(max(largest.Load(), int64(len(batch))))
+			handled.Add(int64(len(batch)))
+			return nil
+		},
+	})
+	r.settled(t)
+	require.EqualValues(t, total, handled.Load())
+	require.LessOrEqual(t, largest.Load(), int64(most/size+1))
+	require.Greater(t, largest.Load(), int64(1))
+}
+
 func TestADeadLetterThatFailsAgainIsKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
