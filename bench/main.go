@@ -65,6 +65,11 @@ func suites() []suite {
 		{name: "sync-idle", doc: "what a sync costs that finds nothing new", measure: syncIdle},
 		{name: "sync-fair", doc: "who asks for a sync while a thousand others are due", measure: syncFair},
 		{name: "sync-many", doc: "many users' syncs on one syncer", measure: syncMany},
+		{name: "audit-write", doc: "events into the audit log, beside bare COPY", measure: auditWrite},
+		{name: "audit-stream", doc: "a backlog in the stream into the audit log", measure: auditStream},
+		{name: "audit-latency", doc: "from commit to the row of the audit log", measure: auditLatency},
+		{name: "audit-page", doc: "pages and an export of five million rows, once", measure: auditPage},
+		{name: "audit-partitions", doc: "writing with 60 partitions and with one", measure: auditPartitions},
 		{name: "memory", doc: "the relay's memory with a long backlog", slow: true, measure: outboxMemory},
 	}
 }

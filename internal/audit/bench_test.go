@@ -1,13 +1,10 @@
 package audit
 
 import (
-	"context"
 	"crypto/ed25519"
-	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -15,16 +12,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
-	"fdc/events"
-	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
-	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
-	"fdc/internal/platform/worker"
 )
 
 // benchRows is how many rows a benchmark works on: FDC_AUDIT_BENCH_ROWS, or few.
@@ -37,128 +29,6 @@ func benchRows(b *testing.B) int {
 	n, err := strconv.Atoi(text)
 	require.NoError(b, err)
 	return n
-}
-
-// someRows makes n rows, and the events that they are of.
-func someRows(b *testing.B, n int) ([]events.Event, []row) {
-	b.Helper()
-	list, rows := make([]events.Event, n), make([]row, n)
-	for i := range list {
-		list[i] = taskEvent(time.Time{})
-		r, err := rowOf(list[i])
-		require.NoError(b, err)
-		rows[i] = r
-	}
-	return list, rows
-}
-
-// BenchmarkWriter compares the writer with bare COPY of rows that are made already, and with unnest … ON CONFLICT, on the same table in turn.
-// again is what a batch costs that is known already.
-func BenchmarkWriter(b *testing.B) {
-	for _, size := range []int{1000, 5000} {
-		b.Run(strconv.Itoa(size), func(b *testing.B) {
-			db := ensured(b)
-			w := newWriter(b, db.Pool)
-			var bare, unnest, ours, again time.Duration
-			n := 0
-			took := func(sum *time.Duration, run func() error) {
-				began := time.Now()
-				require.NoError(b, run())
-				*sum += time.Since(began)
-			}
-			for b.Loop() {
-				for range max(1, benchRows(b)/size) {
-					_, first := someRows(b, size)
-					_, second := someRows(b, size)
-					list, _ := someRows(b, size)
-					took(&bare, func() error { return copyRows(b.Context(), db.Pool, first) })
-					took(&unnest, func() error { _, err := insertRows(b.Context(), db.Pool, second); return err })
-					took(&ours, func() error { return w.HandleBatch(b.Context(), deliveries(list...)) })
-					took(&again, func() error { return w.HandleBatch(b.Context(), deliveries(list...)) })
-					n += size
-				}
-			}
-			b.ReportMetric(float64(n)/ours.Seconds(), "rows/s")
-			b.ReportMetric(float64(bare)/float64(ours), "×copy")
-			b.ReportMetric(float64(unnest)/float64(ours), "×unnest")
-			b.ReportMetric(float64(again)/float64(ours), "again/first")
-		})
-	}
-}
-
-// BenchmarkPartitions is what a write costs with many months, beside one with few.
-func BenchmarkPartitions(b *testing.B) {
-	few, many := pgtest.New(b), pgtest.New(b)
-	for db, months := range map[*pgtest.DB]int{few: 1, many: 60} {
-		for n := range months {
-			_, err := ensureMonth(b.Context(), db.Pool, monthOf(time.Now()).add(-n))
-			require.NoError(b, err)
-		}
-	}
-	fewW, manyW := newWriter(b, few.Pool), newWriter(b, many.Pool)
-	var one, sixty time.Duration
-	for b.Loop() {
-		for range max(1, benchRows(b)/1000) {
-			for _, of := range []struct {
-				w   *Writer
-				sum *time.Duration
-			}{{fewW, &one}, {manyW, &sixty}} {
-				list, _ := someRows(b, 1000)
-				began := time.Now()
-				require.NoError(b, of.w.HandleBatch(b.Context(), deliveries(list...)))
-				*of.sum += time.Since(began)
-			}
-		}
-	}
-	b.ReportMetric(float64(sixty)/float64(one), "60/1")
-}
-
-// BenchmarkArrival is how long an event takes from the stream into the log, a hundred a second.
-func BenchmarkArrival(b *testing.B) {
-	db := ensured(b)
-	js, err := bus.JetStream(natstest.Connect(b, natstest.Provisioned(b), "provision"))
-	require.NoError(b, err)
-	declared, ok := bus.ConsumerNamed(bus.AuditArchiver)
-	require.True(b, ok)
-	inner := newWriter(b, db.Pool)
-	delays := make(chan time.Duration, 1<<20)
-	w := worker.New(js, worker.Config{
-		Consumer: declared, BatchSize: 5000, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
-		HandleBatch: func(ctx context.Context, batch []*worker.Delivery) error {
-			if err := inner.HandleBatch(ctx, batch); err != nil {
-				return err
-			}
-			for _, d := range batch {
-				delays <- time.Since(d.Event.Time)
-			}
-			return nil
-		},
-	})
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- w.Run(ctx) }()
-	const each = 100
-	for b.Loop() {
-		tick := time.NewTicker(10 * time.Millisecond)
-		for range each {
-			<-tick.C
-			ev := taskEvent(time.Time{})
-			body, err := events.Encode(ev)
-			require.NoError(b, err)
-			_, err = js.Publish(b.Context(), ev.NATSSubject(), body)
-			require.NoError(b, err)
-		}
-		tick.Stop()
-	}
-	all := make([]time.Duration, b.N*each)
-	for i := range all {
-		all[i] = <-delays
-	}
-	cancel()
-	require.NoError(b, <-ended)
-	slices.Sort(all)
-	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
 }
 
 // filled is a log with n rows, spread over twelve months that are over.
@@ -181,28 +51,6 @@ func filled(b *testing.B, n int) *pgtest.DB {
 	_, err = db.Pool.Exec(b.Context(), `VACUUM ANALYZE audit_logs`)
 	require.NoError(b, err)
 	return db
-}
-
-// BenchmarkPage is a page of 50 of a workspace's log, from anywhere in it.
-func BenchmarkPage(b *testing.B) {
-	n := benchRows(b)
-	db := filled(b, n)
-	pool := db.Pool
-	var took []time.Duration
-	for b.Loop() {
-		for i := range 300 {
-			f := Filter{WorkspaceID: fmt.Sprintf("00000000-0000-7000-8000-%012d", i*7%1000)}
-			after := Position{At: monthOf(time.Now()).start.AddDate(0, 0, -i), ID: events.NewID()}
-			began := time.Now()
-			_, err := page(b.Context(), pool, f, after, 51)
-			require.NoError(b, err)
-			took = append(took, time.Since(began))
-		}
-	}
-	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
-	b.ReportMetric(float64(n), "rows")
 }
 
 // BenchmarkArchive is a month of so many rows to a folder, read back there, and verified again; and the memory that takes.
