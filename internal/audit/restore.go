@@ -146,7 +146,8 @@ func (a *Archiver) load(ctx context.Context, tx pgx.Tx, m month, s *signed, prog
 // rowSource gives COPY the rows that a function finds. The function runs beside it, some rows ahead.
 type rowSource struct {
 	rows   chan row
-	err    error // of the function, once rows is closed
+	result error // of the function, once rows is closed
+	err    error // the same, once COPY has seen that: it asks for the error in between, too
 	now    row
 	cancel context.CancelFunc
 }
@@ -156,7 +157,7 @@ func newRowSource(ctx context.Context, find func(ctx context.Context, give func(
 	s := &rowSource{rows: make(chan row, 1024), cancel: cancel}
 	go func() {
 		defer close(s.rows)
-		s.err = find(ctx, func(r row) error {
+		s.result = find(ctx, func(r row) error {
 			select {
 			case s.rows <- r:
 				return nil
@@ -170,7 +171,9 @@ func newRowSource(ctx context.Context, find func(ctx context.Context, give func(
 
 func (s *rowSource) Next() bool {
 	var ok bool
-	s.now, ok = <-s.rows
+	if s.now, ok = <-s.rows; !ok {
+		s.err = s.result
+	}
 	return ok
 }
 
