@@ -86,19 +86,25 @@ func (c *client) roundTrip(r *http.Request) (*http.Response, error) {
 	c.calls.Add(1)
 	r = r.Clone(r.Context())
 	r.Header.Set("Authorization", "Bearer "+c.token.value)
+	sent := time.Now()
 	resp, err := c.s.roundTrip(r)
 	if err != nil {
 		return nil, err
 	}
-	// The header has whole seconds, so that a second is no skew.
 	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		ahead := time.Until(at.Add(500 * time.Millisecond))
-		if ahead.Abs() < 2*time.Second {
-			ahead = 0
-		}
-		c.ahead.Store(int64(ahead))
+		c.ahead.Store(int64(skew(at, sent, time.Now())))
 	}
 	return resp, nil
+}
+
+// skew is how far a clock is ahead that showed the whole second at, at some moment between sent and received by ours. What may be none
+// counts as none: that an answer was slow says nothing about the clock.
+func skew(at, sent, received time.Time) time.Duration {
+	least, most := at.Sub(received), at.Add(time.Second).Sub(sent)
+	if least <= 0 && most >= 0 {
+		return 0
+	}
+	return (least + most) / 2
 }
 
 // roundTrip is the way of every request to Google.

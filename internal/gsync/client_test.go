@@ -81,3 +81,22 @@ func TestGoogleAwayWhileSomebodyWaits(t *testing.T) {
 	_, err := w.Exchange(t.Context(), "no code", "no verifier", "http://127.0.0.1/callback")
 	requireFault(t, err, fault.Malformed, "google-code-refused")
 }
+
+// A clock is taken for another one only when the answer can't be explained by its whole seconds and by the time that it took.
+func TestSkew(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		sent, received, want time.Duration // our clock, against the second that the other one showed
+	}{
+		{0, 0, 0},
+		{999 * time.Millisecond, 999 * time.Millisecond, 0},
+		{-5 * time.Second, 200 * time.Millisecond, 0}, // a slow answer
+		{900 * time.Millisecond, 30 * time.Second, 0},
+		{-10 * time.Second, -10 * time.Second, 10500 * time.Millisecond},
+		{10 * time.Second, 10 * time.Second, -9500 * time.Millisecond},
+		{-11 * time.Second, -9 * time.Second, 10500 * time.Millisecond},
+	} {
+		require.Equal(t, c.want, skew(at, at.Add(c.sent), at.Add(c.received)), "sent %v, received %v", c.sent, c.received)
+	}
+}

@@ -297,12 +297,17 @@ func (p *person) patch(id, patch string) task.Task {
 	p.t.Helper()
 	changed, err := p.tasks.Patch(p.t.Context(), testMeta, p.id, p.workspaceID, id, json.RawMessage(patch), nil)
 	require.NoError(p.t, err)
+	nextTick()
 	return changed
 }
+
+// nextTick ends the millisecond, the resolution of Google's timestamps: what happens at Google afterwards is later by its clock too.
+func nextTick() { time.Sleep(time.Millisecond) }
 
 func (p *person) remove(id string) {
 	p.t.Helper()
 	require.NoError(p.t, p.tasks.Delete(p.t.Context(), testMeta, p.id, p.workspaceID, id))
+	nextTick()
 }
 
 // one is the only task of that title here.

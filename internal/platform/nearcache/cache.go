@@ -135,7 +135,8 @@ type flight[V any] struct {
 	done  chan struct{}
 	begun time.Time
 	life  uint64
-	fence int64 // what is older was outdated while the flight was under way
+	fence int64 // what is older is outdated, or may be: a bucket that did not answer may hold what it was given
+	news  int64 // the newest version that this node was told of during the present read
 	want  int64 // what is older in the bucket is of no use to who began the flight
 	value Value[V]
 	size  int
@@ -236,9 +237,7 @@ func (c *Cache[V]) Withdraw(ctx context.Context, outdated map[string]int64) erro
 func (c *Cache[V]) expect(key string, version int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[key]; f != nil {
-		f.fence = max(f.fence, version)
-	}
+	c.flights[key].hear(version)
 	if old, ok := c.near.GetIfPresent(key); ok && old.version < version {
 		// The watch brings the data: it alone knows whether there is something newer by now.
 		c.near.Set(key, &item[V]{version: version - 1})
@@ -256,6 +255,13 @@ func (c *Cache[V]) tell(ctx context.Context, key string, e Entry) error {
 		c.paid(key, e.current())
 	}
 	return err
+}
+
+// hear takes what a flight, if there is one, is told; the cache's mu is held.
+func (f *flight[V]) hear(version int64) {
+	if f != nil {
+		f.fence, f.news = max(f.fence, version), max(f.news, version)
+	}
 }
 
 // owe notes that the bucket has to learn of a version; c.mu is held.
@@ -323,7 +329,7 @@ func (c *Cache[V]) fly(ctx context.Context, key string, f *flight[V]) {
 	for landed := false; !landed; {
 		c.mu.Lock()
 		fence := f.fence
-		f.begun = time.Now()
+		f.begun, f.news = time.Now(), 0
 		c.mu.Unlock()
 		f.value, f.size, f.err = c.read(ctx, key, f, fence)
 		landed = f.err != nil || c.land(key, f, fence)
@@ -340,10 +346,11 @@ func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 	defer c.mu.Unlock()
 	old, ok := c.near.GetIfPresent(key)
 	switch {
-	case f.value.Version < before:
-		// The database was asked after the fence was set, so it has gone back: restored from a backup. It is the truth.
-	case f.value.Version < f.fence:
+	case f.value.Version < f.news:
 		return false
+	case f.value.Version < before:
+		// The database was asked after the fence was set, and is the truth: it has gone back, restored from a backup; or the fence is
+		// one for a version that is still to come.
 	case f.value.Layer == Bypass:
 	case f.life != c.life, f != c.flights[key]: // nobody would have told, or would tell, when it changes
 	case !ok || old.version < f.value.Version || old.version == f.value.Version && old.held:

@@ -312,6 +312,56 @@ func TestASlowLoadIsFenced(t *testing.T) {
 	}
 }
 
+// While the bucket does not take what is loaded, each load leaves a fence above its version, in case it was taken after all. A write
+// of that very version outdates a load under way none the less.
+func TestASlowLoadIsFencedWithoutTheBucket(t *testing.T) {
+	t.Parallel()
+	line, nc := proxied(t, natstest.Provisioned(t, natstest.WithTCP()))
+	rows := newTable()
+	c := node(t, nc, rows.load, 1<<20)
+	// slow begins a read, which has read the row when slow returns and ends after release.
+	slow := func() (release func()) {
+		gate, loads, ended := make(chan struct{}), rows.count(), make(chan struct{})
+		rows.set(func(r *table) { r.gate = gate })
+		go func() {
+			defer close(ended)
+			if _, err := c.Get(t.Context(), "k", 1); err != nil { // 1: past the near layer
+				t.Errorf("get: %v", err)
+			}
+		}()
+		require.Eventually(t, func() bool { return rows.count() > loads }, patience, time.Millisecond)
+		rows.set(func(r *table) { r.gate = nil })
+		return sync.OnceFunc(func() {
+			close(gate)
+			<-ended
+		})
+	}
+
+	release := slow()
+	line.Deafen()
+	release()
+	require.Equal(t, int64(1), c.Owed("k"))
+
+	release = slow()
+	require.Error(t, c.Put(t.Context(), "k", rows.commit("k"), data(1)))
+	joined := make(chan value)
+	go func() {
+		v, err := c.Get(t.Context(), "k", 0)
+		if err != nil {
+			t.Errorf("get: %v", err)
+		}
+		joined <- v
+	}()
+	select {
+	case v := <-joined: // a read of its own
+		require.Equal(t, int64(1), v.Version)
+	case <-time.After(100 * time.Millisecond): // it has joined by now
+		release()
+		require.Equal(t, int64(1), (<-joined).Version)
+	}
+	release()
+}
+
 // What a node serves never goes back, whoever writes, wherever, and what is left in the bucket is the row's version, a
 // tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice.
 func TestVersionsNeverGoBack(t *testing.T) {

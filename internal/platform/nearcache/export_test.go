@@ -10,3 +10,10 @@ func (m *Monitor) Check(ctx context.Context, now time.Time) error { return m.che
 
 // Expect has a key checked as Withdraw does, and leaves the bucket alone.
 func (m *Monitor) Expect(key string, outdated int64) { m.expect(key, outdated) }
+
+// Owed returns the version of a key that the bucket has not taken yet, 0 for none.
+func (c *Cache[V]) Owed(key string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owed[key]
+}

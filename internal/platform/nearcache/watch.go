@@ -181,9 +181,7 @@ func (c *Cache[V]) apply(key string, stored []byte) {
 		c.near.Invalidate(key) // expired, or purged by an operator
 		return
 	}
-	if f := c.flights[key]; f != nil {
-		f.fence = max(f.fence, e.current())
-	}
+	c.flights[key].hear(e.current())
 	old, ok := c.near.GetIfPresent(key)
 	switch {
 	case !ok || old.gone != nil || old.version > e.Version || old.version == e.Version && !e.Tombstone:
