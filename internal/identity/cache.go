@@ -205,8 +205,10 @@ func outdated(ctx context.Context, q postgres.Querier, where string, id any) (ma
 	return versions, nil
 }
 
+// Of a user's sessions those count, too, that ended a moment ago: a node that could not be told of it serves them for some seconds
+// still, and must not show them what was changed on it since.
 const (
-	ofUser     = `s.user_id = $1 AND s.revoked_at IS NULL`
+	ofUser     = `s.user_id = $1 AND (s.revoked_at IS NULL OR s.revoked_at > now() - interval '1 minute')`
 	ofSessions = `s.id = ANY ($1::uuid[])`
 )
 

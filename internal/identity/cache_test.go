@@ -158,6 +158,26 @@ func TestCachedSessions(t *testing.T) {
 	a.await(t, token, "logged out", ended)
 }
 
+// A session that ended on a node which could tell nobody is served for some seconds still, but shows nothing that has changed here since.
+func TestAChangeReachesSessionsThatEndedUntold(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	n := startNode(t, db, natstest.Provisioned(t), 1<<20)
+	token, alice, err := n.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	_, err = n.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err)
+	_, err = db.Pool.Exec(t.Context(), `UPDATE sessions SET revoked_at = now(), version = version + 1 WHERE id = $1`, alice.ID)
+	require.NoError(t, err)
+	_, err = n.Authenticate(t.Context(), token.Reveal())
+	require.NoError(t, err, "nobody was told")
+
+	_, err = n.workspaces.Create(t.Context(), by(alice.User.ID), alice.User.ID, "Second")
+	require.NoError(t, err)
+	require.NoError(t, n.Changed(t.Context(), alice.User.ID))
+	n.requireEnded(t, token)
+}
+
 // The invalidator repeats from the events what a node could not say.
 func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	t.Parallel()
