@@ -106,6 +106,7 @@ type Cache[V any] struct {
 
 	// mu orders what the watch tells, what loads bring and purges. Hits don't take it.
 	mu      sync.Mutex
+	filled  bool   // the near layer has had values since the last purge
 	life    uint64 // of the watch: what was read in an earlier one must not enter the near layer
 	flights map[string]*flight[V]
 	owed    map[string]int64 // versions that were committed here and that the bucket has not taken yet
@@ -119,10 +120,10 @@ type trust struct {
 	reconnects uint64 // of the connection, then
 }
 
-// item is an entry of the near layer: a value, the error that says that there never will be one, or, with neither, the place
-// of a newer value that is to come.
+// item is an entry of the near layer: a value, the error that says that there never will be one, or, with neither, the place of a
+// value that is to come. A place is what keeps versions from going back when the bucket has lost its fences.
 type item[V any] struct {
-	version int64
+	version int64 // a place is for newer ones
 	value   V
 	gone    error
 	held    bool // the value is
@@ -240,9 +241,30 @@ func (c *Cache[V]) expect(key string, version int64) {
 	c.flights[key].hear(version)
 	if old, ok := c.near.GetIfPresent(key); ok && old.version < version {
 		// The watch brings the data: it alone knows whether there is something newer by now.
-		c.near.Set(key, &item[V]{version: version - 1})
+		c.keepPlace(key, version)
 	}
 	c.owe(key, version)
+}
+
+// keepPlace keeps the place of that version or a newer one, for longer than anybody takes to write an older one. c.mu is held.
+func (c *Cache[V]) keepPlace(key string, version int64) {
+	c.near.Set(key, &item[V]{version: version - 1, until: time.Since(c.begun) + nearAge})
+}
+
+// known returns what the near layer has of a key, and the version that the row has reached for all that is known here. A place
+// that is out of date is nothing: the row may have gone back, restored from a backup. c.mu is held.
+func (c *Cache[V]) known(key string) (i *item[V], reached int64) {
+	i, ok := c.near.GetIfPresent(key)
+	switch {
+	case !ok:
+		return nil, 0
+	case i.held || i.gone != nil:
+		return i, i.version
+	case time.Since(c.begun) >= i.until:
+		return nil, 0
+	default:
+		return i, i.version + 1
+	}
 }
 
 // tell writes an entry that a commit made here calls for.
@@ -303,7 +325,8 @@ func (c *Cache[V]) join(ctx context.Context, key string, want int64) (f *flight[
 	if f := c.flights[key]; f != nil && time.Since(f.begun) < joinTime {
 		return f, false
 	}
-	f = &flight[V]{done: make(chan struct{}), begun: time.Now(), life: c.life, fence: c.owed[key], want: want}
+	_, reached := c.known(key)
+	f = &flight[V]{done: make(chan struct{}), begun: time.Now(), life: c.life, fence: max(reached, c.owed[key]), want: want}
 	c.flights[key] = f
 	// The flight is for everybody who joins: it outlasts the request that began it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
@@ -344,7 +367,7 @@ func (c *Cache[V]) fly(ctx context.Context, key string, f *flight[V]) {
 func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old, ok := c.near.GetIfPresent(key)
+	old, _ := c.known(key)
 	switch {
 	case f.value.Version < f.news:
 		return false
@@ -353,7 +376,8 @@ func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 		// one for a version that is still to come.
 	case f.value.Layer == Bypass:
 	case f.life != c.life, f != c.flights[key]: // nobody would have told, or would tell, when it changes
-	case !ok || old.version < f.value.Version || old.version == f.value.Version && old.held:
+	case old == nil || old.version < f.value.Version || old.version == f.value.Version && old.held:
+		c.filled = true
 		c.near.Set(key, c.newItem(f.value.Version, f.value.Data, f.size))
 	}
 	if c.flights[key] == f {
@@ -367,6 +391,7 @@ func (c *Cache[V]) forget(key string, f *flight[V]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.life == c.life && f == c.flights[key] {
+		c.filled = true
 		c.near.Set(key, &item[V]{gone: f.err, until: time.Since(c.begun) + goneAge})
 	}
 }

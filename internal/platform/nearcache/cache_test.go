@@ -362,6 +362,43 @@ func TestASlowLoadIsFencedWithoutTheBucket(t *testing.T) {
 	release()
 }
 
+// An operator purges a key, or the bucket is lost with its server, while a writer is slow: the old version that then finds a bucket
+// without fences takes nobody back who has seen a newer one.
+func TestASlowWriterFindsTheBucketEmpty(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	rows := newTable()
+	a := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	js, err := bus.JetStream(natstest.Connect(t, s, "provision"))
+	require.NoError(t, err)
+	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
+	require.NoError(t, err)
+	slow := func() {
+		_, err := nearcache.NewBucket(kv).PutIfNewer(t.Context(), "k", nearcache.Entry{Version: 0, Data: data(0)})
+		require.NoError(t, err)
+	}
+	beyond := func() { // the near layer, which never shows the old version either
+		require.Eventually(t, func() bool {
+			v := get(t, a, "k")
+			require.Equal(t, int64(1), v.Version)
+			return v.Layer != nearcache.Near
+		}, patience, time.Millisecond)
+	}
+	require.NoError(t, a.Put(t.Context(), "k", rows.commit("k"), data(1)))
+	awaitNear(t, a)
+	require.NoError(t, kv.Purge(t.Context(), "k"))
+	slow()
+	beyond()
+
+	awaitNear(t, a)
+	s.Stop()
+	require.Eventually(t, func() bool { return !a.Live() }, patience, time.Millisecond)
+	require.NoError(t, s.Restart(t.Context()))
+	awaitLive(t, a)
+	slow()
+	beyond()
+}
+
 // What a node serves never goes back, whoever writes, wherever, and what is left in the bucket is the row's version, a
 // tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice.
 func TestVersionsNeverGoBack(t *testing.T) {

@@ -50,13 +50,25 @@ func (c *Cache[V]) Run(ctx context.Context) error {
 	return nil //nolint:nilerr // ctx has ended: nobody has to know how the last watch did
 }
 
-// purge ends a life of the watch: the near layer is empty, serves nothing and takes nothing that was read before.
+// purge ends a life of the watch: the near layer serves nothing and takes nothing that was read before. Of its values it keeps the
+// places, so that a bucket which comes back empty, and is given an old version by a writer that was slow, takes nobody back.
 func (c *Cache[V]) purge() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.life++
 	c.echoed.Store(0)
-	c.near.InvalidateAll()
+	if !c.filled {
+		return
+	}
+	c.filled = false
+	for key, i := range c.near.All() {
+		switch {
+		case i.held:
+			c.keepPlace(key, i.version)
+		case i.gone != nil:
+			c.near.Invalidate(key)
+		}
+	}
 }
 
 // watch is one life: one consumer, from its making to the first doubt.
@@ -177,22 +189,33 @@ func (c *Cache[V]) apply(key string, stored []byte) {
 	e, err := DecodeEntry(stored)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil {
-		c.near.Invalidate(key) // expired, or purged by an operator
+	old, reached := c.known(key)
+	if err != nil { // expired, or purged by an operator
+		c.leave(key, old, reached)
 		return
 	}
 	c.flights[key].hear(e.current())
-	old, ok := c.near.GetIfPresent(key)
 	switch {
-	case !ok || old.gone != nil || old.version > e.Version || old.version == e.Version && !e.Tombstone:
+	case old == nil || old.gone != nil || old.version > e.Version || old.version == e.Version && !e.Tombstone:
 	case e.Tombstone:
-		c.near.Invalidate(key)
+		c.keepPlace(key, e.current())
 	default:
 		value, size, err := c.decode(e.Data)
 		if err != nil {
-			c.near.Invalidate(key)
+			c.leave(key, old, reached)
 			return
 		}
+		c.filled = true
 		c.near.Set(key, c.newItem(e.Version, value, size))
+	}
+}
+
+// leave takes a value out of the near layer, but for its place; c.mu is held.
+func (c *Cache[V]) leave(key string, old *item[V], reached int64) {
+	switch {
+	case old == nil || old.gone != nil:
+		c.near.Invalidate(key)
+	case old.held:
+		c.keepPlace(key, reached)
 	}
 }
