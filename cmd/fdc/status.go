@@ -129,5 +129,9 @@ func (c *cli) printStatus(s service.Status) error {
 			return err
 		}
 	}
-	return c.printf("OUTBOX\n  %d pending, the oldest for %.1f s\n", s.Outbox.Pending, s.Outbox.OldestAgeSeconds)
+	return errors.Join(
+		c.printf("SYNC JOBS\n  %d pending, %d processing; in the last 24 hours %d completed, %d failed, %d cancelled\n\n",
+			s.SyncJobs.Pending, s.SyncJobs.Processing, s.SyncJobs.Completed, s.SyncJobs.Failed, s.SyncJobs.Cancelled),
+		c.printf("OUTBOX\n  %d pending, the oldest for %.1f s\n", s.Outbox.Pending, s.Outbox.OldestAgeSeconds),
+	)
 }

@@ -35,6 +35,8 @@ type call struct {
 	unrecorded  error  // why a refusal is not on record
 	status      int    // for the log; 0: what was written
 	problemType string // for the log
+
+	policy []string // Content-Security-Policy; nil: nothing may be loaded
 }
 
 func (c *call) request() *http.Request       { return c.gin.Request }

@@ -86,7 +86,7 @@ func (a *api) getData(c *call) error {
 	if !noneMatches(c.request().Header, version) {
 		return c.empty(http.StatusNotModified)
 	}
-	return c.writeReady(body)
+	return c.writeReady(jsonMedia, body)
 }
 
 // Shared between answers, as those in middleware.go. The browser may keep a document, to ask with If-None-Match, and must ask each
@@ -96,14 +96,14 @@ var (
 	byCodingAndCookie = []string{"Accept-Encoding, Cookie"}
 )
 
-// writeReady answers with a document in the coding that the client likes best.
+// writeReady answers with what is sent many times, in the coding that the client likes best.
 //
 // All forms of a version have its one entity tag. RFC 9110 (8.8.3) wants one each, for the sake of ranges and of caches that
 // would mix them up; here nothing has ranges, Vary keeps the forms apart, and what If-Match compares is the version.
 //
 // A compressed answer tells an eavesdropper by its length what it has in common with text of theirs in it (BREACH). Nothing
 // of the request is in this one, and no token: only the document, all of which whoever writes into it may read.
-func (c *call) writeReady(doc *ready) error {
+func (c *call) writeReady(media string, doc *ready) error {
 	best, plainToo := negotiate(c.request().Header)
 	form, err := doc.in(best, c.api.encoders)
 	if err == nil && form == nil && !plainToo {
@@ -113,10 +113,10 @@ func (c *call) writeReady(doc *ready) error {
 		return err
 	}
 	if form == nil {
-		return c.write(http.StatusOK, jsonMedia, doc.body)
+		return c.write(http.StatusOK, media, doc.body)
 	}
 	c.setHeader("Content-Encoding", best.String())
-	return c.write(http.StatusOK, jsonMedia, form)
+	return c.write(http.StatusOK, media, form)
 }
 
 // cacheStatus is what Cache-Status (RFC 9211) says of each layer.

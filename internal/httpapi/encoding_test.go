@@ -195,7 +195,7 @@ func BenchmarkWriteReady(b *testing.B) {
 			doc := &ready{body: prose(20 << 10)}
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := c.writeReady(doc); err != nil {
+				if err := c.writeReady(jsonMedia, doc); err != nil {
 					b.Fatal(err)
 				}
 			}

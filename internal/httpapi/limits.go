@@ -43,7 +43,7 @@ func unlimited() []string {
 
 // limitKey is the key of the route's limit, empty when it has none.
 func (r *route) limitKey() string {
-	if r.id == "" || slices.Contains(unlimited(), r.id) {
+	if r.id == "" || r.isPage() || slices.Contains(unlimited(), r.id) {
 		return ""
 	}
 	for _, l := range limits() {

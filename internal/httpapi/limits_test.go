@@ -35,6 +35,7 @@ func TestEveryRouteHasItsLimit(t *testing.T) {
 		"POST /api/ai/chat": "ai/chat",
 		"GET /api/health":   "", "GET /api/health/deep": "", "GET /api/ws": "", "GET /api/events": "",
 		"GET /api/openapi.json": "", "GET /api/schemas/{eventType}": "",
+		"GET /": "", "GET /ops": "", "GET /ops/status": "", "GET /assets/{name}": "",
 	}
 	for _, r := range routes() {
 		want, named := special[r.method+" "+r.path]

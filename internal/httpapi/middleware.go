@@ -104,6 +104,9 @@ func (c *call) protect() {
 	h := c.gin.Writer.Header()
 	h["X-Content-Type-Options"] = noSniff
 	h["Content-Security-Policy"] = noContent
+	if c.policy != nil {
+		h["Content-Security-Policy"] = c.policy
+	}
 	h["Cross-Origin-Resource-Policy"] = sameOrigin
 }
 

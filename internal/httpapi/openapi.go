@@ -106,6 +106,9 @@ func document(table []route, origin string) []byte {
 	}
 	for i := range table {
 		r := &table[i]
+		if r.isPage() {
+			continue
+		}
 		if doc.Paths[r.path] == nil {
 			doc.Paths[r.path] = make(map[string]operation)
 		}

@@ -25,6 +25,7 @@ func TestTheRoutes(t *testing.T) {
 		DELETE_/api/google/sync
 		DELETE_/api/workspaces/{id}/members/{userId}
 		DELETE_/api/workspaces/{id}/tasks/{taskId}
+		GET_/
 		GET_/api/auth/callback
 		GET_/api/auth/login
 		GET_/api/auth/session
@@ -47,6 +48,9 @@ func TestTheRoutes(t *testing.T) {
 		GET_/api/workspaces/{id}/tasks
 		GET_/api/workspaces/{id}/tasks/{taskId}
 		GET_/api/ws
+		GET_/assets/{name}
+		GET_/ops
+		GET_/ops/status
 		PATCH_/api/workspaces/{id}/data
 		PATCH_/api/workspaces/{id}/tasks/{taskId}
 		POST_/api/auth/logout

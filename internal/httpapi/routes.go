@@ -79,7 +79,7 @@ func routes() []route {
 	var all []route
 	for _, feature := range [][]route{
 		healthRoutes(), authRoutes(), workspaceRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
-		auditRoutes(), pushRoutes(), documentRoutes(),
+		auditRoutes(), pushRoutes(), documentRoutes(), pageRoutes(),
 	} {
 		all = append(all, feature...)
 	}
@@ -99,6 +99,9 @@ func (r *route) pathParams() []string {
 	}
 	return names
 }
+
+// isPage reports whether the route is for people and no part of the API.
+func (r *route) isPage() bool { return !strings.HasPrefix(r.path, "/api/") }
 
 // ginPath is the path as Gin writes it: /api/workspaces/:id.
 func (r *route) ginPath() string {

@@ -25,7 +25,8 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Config is what the API needs. Everything is required but Documents, TrustedProxies, Tracer, RateLimitFactor, Flags and Checks.
+// Config is what the API needs. Everything is required but Documents, TrustedProxies, Tracer, RateLimitFactor, Flags, Status, Gather
+// and Checks.
 type Config struct {
 	Identity   *identity.Service
 	Workspaces *workspace.Service
@@ -46,6 +47,11 @@ type Config struct {
 
 	RateLimitFactor float64 // multiplies every rate limit; 1 when zero
 
+	// Status is what the operators' page shows of the whole system: what `fdc status --json` prints. Gather is what it shows of this
+	// process. Without them there is no such page.
+	Status func(context.Context) (any, error)
+	Gather prometheus.Gatherer
+
 	// Checks asks every dependency and returns what each one answered, nil for well.
 	Checks  func(context.Context) map[string]error
 	Log     zerolog.Logger
@@ -61,9 +67,11 @@ type api struct {
 	budgets     map[string]*budget // by key
 	document    []byte             // openapi.json
 	encoders    encoders
+	site        *site
+	pagePolicy  []string // Content-Security-Policy of pages
 }
 
-// New returns the handler of everything under /api. It registers its metrics and panics where the program contradicts
+// New returns the handler of everything under /api, and of the pages. It registers its metrics and panics where the program contradicts
 // itself (two routes at one path, a DTO that JSON Schema can't describe, metrics registered twice).
 func New(cfg Config) http.Handler { return newAPI(cfg).router(routes()) }
 
@@ -78,7 +86,9 @@ func newAPI(cfg Config) *api {
 		budgets:     newBudgets(cfg.RateLimitFactor),
 		crossOrigin: http.NewCrossOriginProtection(),
 		encoders:    newEncoders(),
+		site:        theSite(),
 	}
+	a.pagePolicy = pagePolicy(a.origin)
 	cfg.Metrics.MustRegister(a.requests)
 	// Behind a proxy the Host header may be an inner name, so that the protection itself can't recognise our own origin.
 	if err := a.crossOrigin.AddTrustedOrigin(a.origin); err != nil {

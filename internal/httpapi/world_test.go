@@ -119,7 +119,7 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 		}),
 		Audit: audit.NewLog(ob), Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
-		Log:       zerolog.New(w.log), Metrics: w.metrics,
+		Log:       zerolog.New(w.log), Metrics: w.metrics, Gather: w.metrics,
 	}
 	for _, f := range change {
 		f(&config)
@@ -428,6 +428,9 @@ func (r *referee) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.t.Errorf("%s: an error that is no problem document: %s", what, body)
 	}
 	op, known := r.doc.find(req.Method, req.URL.Path)
+	if !known && !strings.HasPrefix(req.URL.Path, "/api/") {
+		return resp, nil // a page
+	}
 	if !known {
 		if resp.StatusCode != http.StatusNotFound && resp.StatusCode != http.StatusMethodNotAllowed {
 			r.t.Errorf("%s: the document has no such operation", what)

@@ -208,6 +208,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Audit: audit.NewLog(b.outbox), Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Tracer: tracer, Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
+		Status: func(ctx context.Context) (any, error) { return ReadStatus(ctx, b.js, b.pool, nil) }, Gather: r.Admin.Gather,
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fdc/internal/audit"
+	"fdc/internal/gsync"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
@@ -21,6 +22,7 @@ type Status struct {
 	Consumers  []ConsumerStatus  `json:"consumers"`
 	Buckets    []BucketStatus    `json:"buckets"`
 	Outbox     outbox.Stats      `json:"outbox"`
+	SyncJobs   gsync.Stats       `json:"syncJobs"`
 	Partitions []audit.Partition `json:"partitions"`
 	Replica    *ReplicaStatus    `json:"replica"` // null without DATABASE_REPLICA_URL
 }
@@ -88,6 +90,9 @@ func ReadStatus(ctx context.Context, js jetstream.JetStream, primary, replica po
 
 	var err error
 	if s.Outbox, err = outbox.ReadStats(ctx, primary); err != nil {
+		return s, err
+	}
+	if s.SyncJobs, err = gsync.ReadStats(ctx, primary); err != nil {
 		return s, err
 	}
 	if s.Partitions, err = audit.Partitions(ctx, primary); err != nil {

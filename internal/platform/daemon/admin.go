@@ -28,6 +28,8 @@ type Admin struct {
 type Handle struct {
 	// Metrics takes the service's collectors and labels them with its name.
 	Metrics prometheus.Registerer
+	// Gather reads the metrics of the whole process.
+	Gather prometheus.Gatherer
 
 	mu      sync.Mutex
 	waiting string // what the service waits for; empty when ready
@@ -45,6 +47,7 @@ func NewAdmin() *Admin {
 func (a *Admin) Service(name string) *Handle {
 	h := &Handle{
 		Metrics: prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, a.registry),
+		Gather:  a.registry,
 		waiting: "start",
 		checks:  make(map[string]func(context.Context) error),
 	}

@@ -1,0 +1,304 @@
+package web_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack"
+	"fdc/web"
+)
+
+// The tests in a browser need Chromium. Without it they are skipped, unless FDC_TEST_BROWSER is set, as in CI.
+const needBrowser = "FDC_TEST_BROWSER"
+
+const patience = 30 * time.Second
+
+// stack starts all of FDC, which ends with the test.
+func stack(t *testing.T) devstack.Addresses {
+	t.Helper()
+	ready := make(chan devstack.Addresses, 1)
+	ended := make(chan error, 1)
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		ended <- devstack.Run(ctx, devstack.Options{
+			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Google: "127.0.0.1:0", Metrics: "127.0.0.1:0", Ephemeral: true, RateLimitFactor: 100,
+			Logger:   func(string) zerolog.Logger { return zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel) },
+			Progress: func(string) {},
+			Ready: func(a devstack.Addresses) error {
+				ready <- a
+				return nil
+			},
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the stack ended: %v", err)
+		}
+	})
+	select {
+	case a := <-ready:
+		return a
+	case err := <-ended:
+		ended <- nil
+		require.NoError(t, err, "start the stack")
+	}
+	return devstack.Addresses{}
+}
+
+// chromium starts the browser that the tests of a run share, without what it asks the network for by itself.
+var chromium = sync.OnceValues(func() (context.Context, error) {
+	var path string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			path = found
+			break
+		}
+	}
+	if path == "" {
+		return nil, errors.New("no Chromium; on Debian: apt-get install chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.WindowSize(1280, 860),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-gpu", true),
+		chromedp.Flag("lang", "en-US"))
+	if os.Geteuid() == 0 {
+		options = append(options, chromedp.NoSandbox) // it refuses to run as root with one
+	}
+	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, stop := chromedp.NewContext(allocator)
+	closeBrowser = func() {
+		stop()
+		stopAllocator()
+	}
+	return ctx, chromedp.Do(ctx)
+})
+
+var closeBrowser = func() {}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	closeBrowser()
+	os.Exit(code) //nolint:forbidigo // this is main
+}
+
+// person is somebody at a browser of their own: cookies and storage are theirs alone.
+type person struct {
+	t    *testing.T
+	ctx  context.Context //nolint:containedctx // it is the browser's tab
+	base string
+
+	mu   sync.Mutex
+	said []string // by the page, as errors
+}
+
+func visit(t *testing.T, base string) *person {
+	t.Helper()
+	browser, err := chromium()
+	if err != nil && os.Getenv(needBrowser) == "" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	p := &person{t: t, base: base}
+	ctx, leave := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.hear))
+	t.Cleanup(leave)
+	require.NoError(t, chromedp.Do(ctx)) // the tab lives as long as the context of its first action
+	p.ctx = ctx
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.shot("failed")
+			t.Logf("the page says: %s\n%s", p.complaints(), p.textOf("body"))
+		}
+	})
+	return p
+}
+
+// hear takes note of errors that nothing on the page has caught.
+func (p *person) hear(ev any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch ev := ev.(type) {
+	case *runtime.EventExceptionThrown:
+		p.said = append(p.said, ev.ExceptionDetails.Text+" "+ev.ExceptionDetails.Exception.Description)
+	case *runtime.EventConsoleAPICalled:
+		if ev.Type == runtime.ConsoleAPICalledTypeError {
+			p.said = append(p.said, "console.error")
+		}
+	}
+}
+
+// complaints are the errors that nothing on the page has caught.
+func (p *person) complaints() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said
+}
+
+func try[T any](p *person, action chromedp.Action[T]) (T, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	return chromedp.Run(ctx, action)
+}
+
+func (p *person) do(what string, action chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	_, err := try(p, action)
+	require.NoError(p.t, err, what)
+}
+
+func navigate(to string) chromedp.Action[chromedp.Void] { return chromedp.Navigate(to) }
+
+// tab opens another page of the same browser.
+func (p *person) tab() *person {
+	p.t.Helper()
+	other := &person{t: p.t, base: p.base}
+	ctx, leave := chromedp.NewContext(p.ctx, chromedp.WithListener(other.hear))
+	p.t.Cleanup(leave)
+	require.NoError(p.t, chromedp.Do(ctx))
+	other.ctx = ctx
+	return other
+}
+
+// listen loads the client module into the page and notes in `heard` what it tells. Before is run first.
+func (p *person) listen(base, before string) {
+	p.t.Helper()
+	value[bool](p, before+`;
+		window.heard = { events: [], resyncs: [], statuses: [], status: "connecting" };
+		import(`+quote(base+assetPath(p.t, "client-fdc"))+`).then(({ connect }) => {
+			window.live = connect({
+				pollEvery: 200,
+				onEvent: (event, cursor) => heard.events.push({ ...event, cursor }),
+				onResync: (reason) => heard.resyncs.push(reason),
+				onStatus: (status) => { heard.statuses.push(status); heard.status = status; },
+			});
+			return true;
+		})`)
+}
+
+// assetPath is where a module is served.
+func assetPath(t *testing.T, name string) string {
+	t.Helper()
+	site, err := web.New()
+	require.NoError(t, err)
+	for at := range site.Assets {
+		if strings.HasPrefix(at, web.Prefix+name+".") {
+			return at
+		}
+	}
+	require.Fail(t, "no asset", name)
+	return ""
+}
+
+// signIn goes through Google's consent as somebody, to a view of the console.
+func (p *person) signIn(email, view string) {
+	p.t.Helper()
+	p.do("sign in", chromedp.Navigate(p.base+"/api/auth/login?login_hint="+url.QueryEscape(email)+"&redirect=/"+url.QueryEscape("#"+view)))
+	p.sees("#live", "Live")
+}
+
+// sees waits for an element that shows a text.
+func (p *person) sees(selector, text string) {
+	p.t.Helper()
+	js := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => (e.value ?? "").includes(%q) || e.innerText.includes(%q))`, selector, text, text)
+	p.holds(js, fmt.Sprintf("%s shows %q", selector, text))
+}
+
+// holds waits for an expression to be true.
+func (p *person) holds(js, what string) {
+	p.t.Helper()
+	require.Eventually(p.t, func() bool {
+		is, err := try(p, chromedp.Evaluate[bool](js))
+		return err == nil && is // between two pages there is none to ask
+	}, patience, 20*time.Millisecond, what)
+}
+
+// value is what an expression gives, or what its promise does.
+func value[T any](p *person, js string) T {
+	p.t.Helper()
+	v, err := try(p, chromedp.Evaluate[T](js, chromedp.EvalAwaitPromise))
+	require.NoError(p.t, err, js)
+	return v
+}
+
+func (p *person) textOf(selector string) string {
+	text, _ := try(p, chromedp.Evaluate[string](fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector))) // for a message
+	return text
+}
+
+func (p *person) click(selector string) {
+	p.t.Helper()
+	p.do("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+}
+
+// fill puts a text into a field, as if it had been typed.
+func (p *person) fill(selector, text string) {
+	p.t.Helper()
+	value[bool](p, fmt.Sprintf(`(() => {
+		const field = document.querySelector(%q);
+		field.value = %q;
+		for (const type of ["input", "change"]) field.dispatchEvent(new Event(type, { bubbles: true }));
+		return true;
+	})()`, selector, text))
+}
+
+// goTo opens a view of the console.
+func (p *person) goTo(view string) {
+	p.t.Helper()
+	p.click(`nav a[href="#` + view + `"]`)
+	p.holds(`document.querySelector("nav a[aria-current]").getAttribute("href") === "#`+view+`"`, "the view "+view)
+}
+
+// look sets the window's size and the colours that the person likes.
+func (p *person) look(width, height int64, scheme string) {
+	p.t.Helper()
+	p.do("resize", chromedp.EmulateViewport(width, height))
+	p.do("colours", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return chromedp.Void{}, err
+	})
+}
+
+// shot keeps a picture of the page among the test's artifacts (go test -artifacts).
+func (p *person) shot(name string) {
+	picture, err := try(p, chromedp.CaptureScreenshot())
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), picture, 0o600)
+	}
+	if err != nil {
+		p.t.Errorf("picture %s: %v", name, err)
+	}
+}
+
+// offline takes the page's network away, or gives it back. The command is an old one that the generated ones have left out; newer ones
+// need a newer browser.
+func (p *person) offline(away bool) {
+	p.t.Helper()
+	type conditions struct {
+		Offline            bool    `json:"offline"`
+		Latency            float64 `json:"latency"`
+		DownloadThroughput float64 `json:"downloadThroughput"`
+		UploadThroughput   float64 `json:"uploadThroughput"`
+	}
+	emulate := cdp.Command[conditions, cdp.Empty]{Method: "Network.emulateNetworkConditions"}
+	p.do("offline", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, emulate, conditions{Offline: away, DownloadThroughput: -1, UploadThroughput: -1})
+		return chromedp.Void{}, err
+	})
+}
