@@ -29,7 +29,7 @@ func pushRoutes() []route {
 			method: http.MethodGet, path: "/api/ws", id: "openWebSocket", tag: tag, stream: true, query: []param{cursor},
 			summary: "The user's events over a WebSocket.",
 			answers: []answer{empty(http.StatusSwitchingProtocols, "JSON text messages follow.")},
-			faults:  []int{http.StatusForbidden},
+			faults:  []int{http.StatusForbidden, http.StatusTooManyRequests},
 			handle:  (*api).openWebSocket,
 		},
 		{
@@ -37,6 +37,7 @@ func pushRoutes() []route {
 			summary: "The user's events as Server-Sent Events.",
 			headers: []header{{"Last-Event-ID", "The same as cursor, sent by browsers that reconnect; it wins."}},
 			answers: []answer{{status: http.StatusOK, doc: "They follow.", media: eventStreamMedia}},
+			faults:  []int{http.StatusTooManyRequests},
 			handle:  (*api).openEventStream,
 		},
 	}

@@ -31,6 +31,8 @@ func BenchmarkDispatch(b *testing.B) {
 			for range sockets {
 				sub := someone(workspace)
 				s := &socket{hub: h, user: sub.UserID, session: sub.SessionID, t: counting{&left}}
+				_, err := h.admit(b.Context(), sub.UserID, "")
+				require.NoError(b, err)
 				require.True(b, h.enter(b.Context(), s, sub, start{}))
 				defer s.finish()
 			}

@@ -21,6 +21,8 @@
 //     a minute ago can't open one, even if it was looked up before.
 //   - A slow client has a bounded queue (256 messages, 64 KiB) and is closed with 4008 when it overflows; it can resume
 //     from its cursor. It holds up nobody else.
+//   - A user has at most 32 sockets on a node, and a node at most 50,000. Those beyond are refused before the connection is
+//     upgraded: with 429, too-many-sockets, or 503. Both counts are exact, however many connect at once.
 //   - Progress is told once, the newest wins, and it is lost when nobody listens.
 //
 // # Failure modes

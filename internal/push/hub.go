@@ -20,6 +20,8 @@ import (
 
 // limits are the hub's sizes and times; tests make them smaller.
 type limits struct {
+	perUser       int           // sockets of one user, on this node
+	perNode       int           // sockets of all
 	queueMessages int           // of one socket
 	queueBytes    int           // of one socket
 	ping          time.Duration // between two pings of a socket
@@ -30,6 +32,8 @@ type limits struct {
 }
 
 var defaults = limits{
+	perUser:       32,
+	perNode:       50_000,
 	queueMessages: 256,
 	queueBytes:    64 << 10,
 	ping:          25 * time.Second,
@@ -49,6 +53,7 @@ type Hub struct {
 	open       *prometheus.GaugeVec
 	delivered  *prometheus.CounterVec
 	slow       prometheus.Counter
+	refused    *prometheus.CounterVec
 	unreadable prometheus.Counter
 
 	wg    sync.WaitGroup // of the sockets' goroutines
@@ -60,6 +65,8 @@ type Hub struct {
 	epoch   int64  // of the stream
 	pos     uint64 // of the last event that was given to the sockets
 	sockets group
+	places  map[string]int // taken by each user: by sockets, and by requests that may become some
+	taken   int            // of all
 	users   map[string]group
 	spaces  map[string]group
 	admins  group
@@ -88,13 +95,16 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 		slow: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "push_slow_total", Help: "Sockets closed because their client was too slow.",
 		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "push_refused_total", Help: "Clients turned away before their connection became a socket, by reason.",
+		}, []string{"reason"}),
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "push_unreadable_total", Help: "Messages skipped because they are no valid event of their subject.",
 		}),
 		ready:   make(chan struct{}),
-		sockets: group{}, users: map[string]group{}, spaces: map[string]group{}, admins: group{},
+		sockets: group{}, places: map[string]int{}, users: map[string]group{}, spaces: map[string]group{}, admins: group{},
 	}
-	metrics.MustRegister(h.open, h.delivered, h.slow, h.unreadable)
+	metrics.MustRegister(h.open, h.delivered, h.slow, h.refused, h.unreadable)
 	return h
 }
 
@@ -281,8 +291,8 @@ func (h *Hub) narrow(s *socket, c change) {
 	}
 }
 
-// enter takes a socket in and starts it. What happened to its user since the session was looked up is applied first. It
-// reports false when the hub takes nobody.
+// enter takes a socket in, in the place that admit gave it, and starts it. What happened to its user since the session was
+// looked up is applied first. It reports false when the hub takes nobody; the place is then still to be given back.
 func (h *Hub) enter(ctx context.Context, s *socket, sub Subscriber, from start) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -324,6 +334,7 @@ func (h *Hub) leave(s *socket) {
 	for _, id := range s.workspaces {
 		remove(h.spaces, id, s)
 	}
+	h.vacate(s.user)
 	h.wg.Done()
 }
 
@@ -341,8 +352,16 @@ func remove(groups map[string]group, id string, s *socket) {
 	}
 }
 
-// admit looks at a new client before its connection becomes a socket, while there is still an HTTP answer to give.
-func (h *Hub) admit(ctx context.Context, cursor string) (start, error) {
+// Reasons for a refusal, as the metric names them.
+const (
+	refusedUser        = "user"        // it has too many sockets
+	refusedNode        = "node"        // so has the node
+	refusedUnavailable = "unavailable" // the hub takes nobody, or doesn't get at what was missed
+)
+
+// admit looks at a new client before its connection becomes a socket, while there is still an HTTP answer to give, and
+// gives it one of its user's places: until the socket's end, or giveBack when it becomes none. An error leaves it none.
+func (h *Hub) admit(ctx context.Context, user, cursor string) (start, error) {
 	var asked Cursor
 	if cursor != "" {
 		var err error
@@ -350,15 +369,58 @@ func (h *Hub) admit(ctx context.Context, cursor string) (start, error) {
 			return start{}, err
 		}
 	}
-	h.mu.Lock()
-	takes, epoch := h.live && !h.closed, h.epoch
-	h.mu.Unlock()
-	switch {
-	case !takes:
-		return start{}, unavailable(nil)
-	case cursor == "":
-		return start{}, nil
+	epoch, err := h.place(user)
+	if err != nil || cursor == "" {
+		return start{}, err
 	}
+	from, err := h.resume(ctx, asked, epoch)
+	if err != nil {
+		h.giveBack(user)
+		h.refused.WithLabelValues(refusedUnavailable).Inc()
+	}
+	return from, err
+}
+
+// place takes a place for one more socket of the user. Places count what is on its way too: connects at the same moment
+// would else all see room for one. It returns the stream's epoch.
+func (h *Hub) place(user string) (epoch int64, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	reason := ""
+	switch {
+	case !h.live || h.closed:
+		reason, err = refusedUnavailable, unavailable(nil)
+	case h.places[user] >= h.limits.perUser:
+		reason, err = refusedUser, tooMany(h.limits.perUser)
+	case h.taken >= h.limits.perNode:
+		reason, err = refusedNode, unavailable(nil)
+	}
+	if err != nil {
+		h.refused.WithLabelValues(reason).Inc()
+		return 0, err
+	}
+	h.places[user]++
+	h.taken++
+	return h.epoch, nil
+}
+
+// giveBack frees the place of a client that has become no socket.
+func (h *Hub) giveBack(user string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.vacate(user)
+}
+
+// vacate frees a place. The caller holds h.mu.
+func (h *Hub) vacate(user string) {
+	h.taken--
+	if h.places[user]--; h.places[user] == 0 {
+		delete(h.places, user)
+	}
+}
+
+// resume says where a client goes on that has seen everything up to the cursor.
+func (h *Hub) resume(ctx context.Context, asked Cursor, epoch int64) (start, error) {
 	info, err := h.stream(ctx)
 	switch {
 	case err != nil:
@@ -391,6 +453,15 @@ func (h *Hub) reach(ctx context.Context, seq uint64) {
 	case <-w.done:
 	case <-late.C:
 	case <-ctx.Done():
+	}
+}
+
+func tooMany(limit int) error {
+	return &fault.Error{
+		Kind: fault.RateLimited, Code: "too-many-sockets",
+		Detail: fmt.Sprintf("You have %d connections for live updates open already; close some, such as tabs that you no longer need.", limit),
+		// A closed tab's connection is gone at once, a lost network's when its pings have stayed unanswered.
+		RetryAfter: 10*time.Second + rand.N(10*time.Second), //nolint:gosec // jitter is no secret
 	}
 }
 

@@ -309,7 +309,7 @@ func TestReplayMeetsTheWorld(t *testing.T) {
 	join := func(t *testing.T) (g gate, next func() told) {
 		t.Helper()
 		g = gate{make(chan *message), make(chan struct{})}
-		from, err := r.hub.admit(t.Context(), start)
+		from, err := r.hub.admit(t.Context(), me.UserID, start)
 		require.NoError(t, err)
 		s := &socket{hub: r.hub, user: me.UserID, session: me.SessionID, t: g}
 		require.True(t, r.hub.enter(t.Context(), s, me, from))

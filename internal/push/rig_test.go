@@ -108,6 +108,8 @@ func (n *node) serve(w http.ResponseWriter, r *http.Request) {
 	switch fault.KindOf(err) { //nolint:exhaustive // the others stay internal
 	case fault.Malformed:
 		status = http.StatusBadRequest
+	case fault.RateLimited:
+		status = http.StatusTooManyRequests
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
 	}

@@ -16,7 +16,7 @@ func (h *Hub) ServeSSE(w http.ResponseWriter, r *http.Request, sub Subscriber, c
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		cursor = last
 	}
-	from, err := h.admit(r.Context(), cursor)
+	from, err := h.admit(r.Context(), sub.UserID, cursor)
 	if err != nil {
 		return err
 	}
@@ -28,6 +28,8 @@ func (h *Hub) ServeSSE(w http.ResponseWriter, r *http.Request, sub Subscriber, c
 	header.Set("X-Accel-Buffering", "no") // nginx would collect the stream
 	header.Set("Connection", "close")     // the write deadlines are the connection's, and no next request should meet them
 	if !h.enter(r.Context(), s, sub, from) {
+		h.giveBack(sub.UserID)
+		h.refused.WithLabelValues(refusedUnavailable).Inc()
 		for _, name := range []string{"Content-Type", "Cache-Control", "X-Accel-Buffering", "Connection"} {
 			header.Del(name)
 		}

@@ -28,10 +28,16 @@ var upgrader = websocket.Upgrader{
 // ServeWS turns the request into a WebSocket and returns; the hub looks after it from then on. An error means that
 // nothing was answered yet.
 func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cursor string) error {
-	from, err := h.admit(r.Context(), cursor)
+	from, err := h.admit(r.Context(), sub.UserID, cursor)
 	if err != nil {
 		return err
 	}
+	entered := false
+	defer func() {
+		if !entered {
+			h.giveBack(sub.UserID)
+		}
+	}()
 	status := 0
 	upgrade := upgrader
 	upgrade.Error = func(_ http.ResponseWriter, _ *http.Request, code int, _ error) { status = code }
@@ -50,7 +56,7 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 	t := &wsTransport{conn: conn, limits: &h.limits}
 	s := &socket{hub: h, user: sub.UserID, session: sub.SessionID, expires: sub.ExpiresAt, t: t}
 	// The request's context ends with this function; the socket's requests to NATS have timeouts of their own.
-	if !h.enter(context.WithoutCancel(r.Context()), s, sub, from) {
+	if entered = h.enter(context.WithoutCancel(r.Context()), s, sub, from); !entered {
 		t.end(CodeRestart)
 		t.abort()
 		return nil
