@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -18,6 +19,9 @@ import (
 	"fdc/internal/platform/fault"
 )
 
+// Drain is how long the hub's end is spread over at most.
+const Drain = 10 * time.Second
+
 // limits are the hub's sizes and times; tests make them smaller.
 type limits struct {
 	perUser       int           // sockets of one user, on this node
@@ -29,6 +33,8 @@ type limits struct {
 	grace         time.Duration // for the goodbye
 	memory        time.Duration // how old a session that was looked up may be when its socket opens
 	reach         time.Duration // for the node to reach the end of the stream before a client resumes
+	drain         time.Duration // for all goodbyes of the hub's end, at most
+	drainEach     time.Duration // for one of them, when they are few
 }
 
 var defaults = limits{
@@ -41,6 +47,8 @@ var defaults = limits{
 	grace:         750 * time.Millisecond,
 	memory:        time.Minute,
 	reach:         2 * time.Second,
+	drain:         Drain,
+	drainEach:     2 * time.Millisecond,
 }
 
 // Hub holds the sockets of one node. Run it, and serve.
@@ -58,12 +66,14 @@ type Hub struct {
 
 	wg    sync.WaitGroup // of the sockets' goroutines
 	ready chan struct{}  // closed when the hub is live for the first time
+	cut   chan struct{}  // closed when the end may take no more time
+	once  sync.Once      // of cut
 
 	mu      sync.Mutex // before any socket's
-	closed  bool
-	live    bool   // it has read the stream to its end
-	epoch   int64  // of the stream
-	pos     uint64 // of the last event that was given to the sockets
+	ending  bool       // it takes nobody any more
+	live    bool       // it has read the stream to its end
+	epoch   int64      // of the stream
+	pos     uint64     // of the last event that was given to the sockets
 	sockets group
 	places  map[string]int // taken by each user: by sockets, and by requests that may become some
 	taken   int            // of all
@@ -102,6 +112,7 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 			Name: "push_unreadable_total", Help: "Messages skipped because they are no valid event of their subject.",
 		}),
 		ready:   make(chan struct{}),
+		cut:     make(chan struct{}),
 		sockets: group{}, places: map[string]int{}, users: map[string]group{}, spaces: map[string]group{}, admins: group{},
 	}
 	metrics.MustRegister(h.open, h.delivered, h.slow, h.refused, h.unreadable)
@@ -111,30 +122,65 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 // Ready is closed once the hub takes clients.
 func (h *Hub) Ready() <-chan struct{} { return h.ready }
 
-// Run reads the bus and serves the sockets until ctx ends; then it closes all of them with 1012, waits for them and
-// returns nil. It outlives every failure of NATS.
+// Run reads the bus and serves the sockets until ctx ends; then it takes no more, closes all of them with 1012 within Drain,
+// or as soon as Cut says, serves each until its turn comes, waits for them and returns nil. It outlives every failure of NATS.
 func (h *Hub) Run(ctx context.Context) error {
 	progress, err := h.nc.Subscribe(bus.Live, func(msg *nats.Msg) { h.progress(msg.Subject, msg.Data) })
 	if err != nil {
 		return fmt.Errorf("subscribe %s: %w", bus.Live, err)
 	}
-	var rounds sync.WaitGroup
-	rounds.Go(func() { h.rounds(ctx) })
-	h.feed(ctx)
-	rounds.Wait()
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var working sync.WaitGroup
+	working.Go(func() { h.rounds(serving) })
+	working.Go(func() { h.feed(serving) })
+	<-ctx.Done()
+	h.drain()
+	stop()
+	working.Wait()
 	_ = progress.Unsubscribe() // fails when the connection is closed, and then nothing comes either
-	h.close()
+	h.wg.Wait()
 	return nil
 }
 
-func (h *Hub) close() {
+// Cut lets the hub's end take no more time: whoever is still there is told goodbye at once. It may be called at any time, again
+// and again.
+func (h *Hub) Cut() { h.once.Do(func() { close(h.cut) }) }
+
+// drain says goodbye to all sockets, evenly spread and in random order: they come back, and to those nodes that are left,
+// which would otherwise have all of them to catch up in one moment.
+func (h *Hub) drain() {
 	h.mu.Lock()
-	h.closed, h.live = true, false
-	for s := range h.sockets {
-		s.end(CodeRestart)
-	}
+	h.ending = true
+	order := slices.Collect(maps.Keys(h.sockets))
 	h.mu.Unlock()
-	h.wg.Wait()
+	rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] }) //nolint:gosec // no secret either
+	each := h.limits.drainEach
+	if n := time.Duration(len(order)); n > 0 {
+		each = min(each, h.limits.drain/n)
+	}
+	const often, seldom = time.Millisecond, 50 * time.Millisecond
+	tick := time.NewTicker(min(max(each, often), seldom))
+	defer tick.Stop()
+	began := time.Now()
+	for next := 0; next < len(order); {
+		due := len(order)
+		select {
+		case <-h.cut:
+		case now := <-tick.C:
+			if each > 0 {
+				due = min(due, int(now.Sub(began)/each))
+			}
+		}
+		h.mu.Lock()
+		for ; next < due; next++ {
+			order[next].end(CodeRestart)
+		}
+		if len(h.sockets) == 0 {
+			next = len(order) // they have left by themselves
+		}
+		h.mu.Unlock()
+	}
 }
 
 // rounds pings the sockets, spread over the interval, ends those whose session has ended by itself, and forgets old
@@ -225,9 +271,6 @@ func (h *Hub) progress(subject string, raw []byte) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed {
-		return
-	}
 	to := h.users[ev.UserID]
 	m.shared = len(to) > 1
 	for s := range to {
@@ -296,7 +339,7 @@ func (h *Hub) narrow(s *socket, c change) {
 func (h *Hub) enter(ctx context.Context, s *socket, sub Subscriber, from start) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.closed || !h.live || from.resume && from.epoch != h.epoch {
+	if h.ending || !h.live || from.resume && from.epoch != h.epoch {
 		return false
 	}
 	ctx, s.cancel = context.WithCancel(ctx)
@@ -388,7 +431,7 @@ func (h *Hub) place(user string) (epoch int64, err error) {
 	defer h.mu.Unlock()
 	reason := ""
 	switch {
-	case !h.live || h.closed:
+	case !h.live || h.ending:
 		reason, err = refusedUnavailable, unavailable(nil)
 	case h.places[user] >= h.limits.perUser:
 		reason, err = refusedUser, tooMany(h.limits.perUser)

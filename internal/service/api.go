@@ -135,6 +135,9 @@ const maxWait = time.Second
 // a quarter of the processor time.
 const heapFloor = 64 << 20
 
+// farewell is how long the API may take to end: the hub's goodbyes, and then some for the requests in hand.
+const farewell = push.Drain + 5*time.Second
+
 // RunAPI serves HTTP and push, and takes its turn at relaying the outbox, until ctx ends.
 func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	floor := make([]byte, heapFloor)
@@ -217,7 +220,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return relay.Run(relayCtx) })
 	group.Go(func() error { return limiter.Run(relayCtx) })
-	group.Go(func() error { return hub.Run(groupCtx) })
+	group.Go(func() error { return runHub(groupCtx, hub, farewell) })
 	group.Go(func() error { return live.Run(groupCtx) })
 	group.Go(func() error { return users.Run(groupCtx, "/fdc/api", r.Log) })
 	if documents != nil {
@@ -238,9 +241,29 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		}
 		r.Admin.Ready()
 		r.Log.Info().Str("addr", listener.Addr().String()).Msg("serving")
-		return daemon.ServeHTTP(groupCtx, httpapi.NewServer(handler, r.Log), listener, drainTime)
+		return daemon.ServeHTTP(groupCtx, httpapi.NewServer(handler, r.Log), listener, farewell)
 	})
 	return group.Wait()
+}
+
+// runHub runs the hub and gives it a time for its end. The server's own deadline doesn't do that: it doesn't know WebSockets.
+func runHub(ctx context.Context, hub *push.Hub, grace time.Duration) error {
+	ended := make(chan error, 1)
+	go func() { ended <- hub.Run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(grace)
+	defer late.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-late.C:
+		hub.Cut()
+		return <-ended
+	}
 }
 
 // nearBytes is how much of the process's memory each near layer may take.
