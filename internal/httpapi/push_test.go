@@ -3,9 +3,13 @@ package httpapi_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -157,4 +161,147 @@ func TestServerSentEvents(t *testing.T) {
 		require.NotEmpty(t, name, "the stream ended without a goodbye")
 	}
 	require.JSONEq(t, `{"code":4001}`, data)
+}
+
+// knock is the answer to an attempt to open a WebSocket.
+type knock struct {
+	status     int
+	problem    string
+	retryAfter string
+	conn       *websocket.Conn
+}
+
+// knocks tries to open that many WebSockets, 100 at a time, and gives the answers.
+func (w *world) knocks(count int, header func(int) http.Header) []knock {
+	w.t.Helper()
+	list := make([]knock, count)
+	var knocking sync.WaitGroup
+	for worker := range 100 {
+		knocking.Go(func() {
+			dialer := websocket.Dialer{HandshakeTimeout: patience}
+			for i := worker; i < count; i += 100 {
+				conn, resp, err := dialer.DialContext(w.t.Context(), "ws"+strings.TrimPrefix(w.url, "http")+"/api/ws", header(i))
+				if resp == nil {
+					w.t.Errorf("no answer: %v", err)
+					continue
+				}
+				k := knock{status: resp.StatusCode, retryAfter: resp.Header.Get("Retry-After"), conn: conn}
+				if conn == nil {
+					var p struct{ Type string }
+					body, err := io.ReadAll(resp.Body)
+					if err == nil {
+						err = json.Unmarshal(body, &p)
+					}
+					if err != nil {
+						w.t.Errorf("%q: %v", body, err)
+					}
+					k.problem = strings.TrimPrefix(p.Type, "urn:fdc:problem:")
+				}
+				_ = resp.Body.Close() // read
+				list[i] = k
+			}
+		})
+	}
+	knocking.Wait()
+	return list
+}
+
+// sockets is how many the hub has open.
+func (w *world) sockets() (n float64) {
+	w.t.Helper()
+	families, err := w.metrics.Gather()
+	require.NoError(w.t, err)
+	for _, f := range families {
+		if f.GetName() == "push_sockets" {
+			for _, m := range f.GetMetric() {
+				n += m.GetGauge().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+// However many connect, without a session, with one that isn't any, or with one, the node keeps no more than a user's share of them,
+// says so to the others, and those who are there already don't notice.
+func TestAFloodOfConnects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	conn, _ := bob.dial("", nil)
+	require.Equal(t, "ready", hear(t, conn).Type)
+	session := func(token string) http.Header { return http.Header{"Cookie": {"fdc_session=" + token}} }
+	at, err := url.Parse(w.url)
+	require.NoError(t, err)
+	var token string
+	for _, c := range alice.client.Jar.Cookies(at) {
+		if c.Name == "fdc_session" {
+			token = c.Value
+		}
+	}
+
+	bystander := func(done <-chan []knock) (list []knock) {
+		t.Helper()
+		path, slowest := "/api/workspaces/"+bob.home()+"/tasks", time.Duration(0)
+		for n := 0; ; n++ {
+			begun := time.Now()
+			made := bob.send(http.MethodPost, path, object{"title": "x"})
+			require.Equal(t, http.StatusCreated, made.status)
+			for event := hear(t, conn); event.Event.Subject != made.str("id"); event = hear(t, conn) {
+				require.Equal(t, "event", event.Type)
+			}
+			slowest = max(slowest, time.Since(begun))
+			select {
+			case list = <-done:
+				t.Logf("meanwhile another user made and heard of %d tasks, in %s at most", n+1, slowest)
+				return list
+			default:
+			}
+		}
+	}
+	flood := func(name string, header func(int) http.Header) []knock {
+		t.Helper()
+		const count = 1000
+		done := make(chan []knock, 1)
+		begun := time.Now()
+		go func() { done <- w.knocks(count, header) }()
+		list := bystander(done)
+		t.Logf("%s: %d connects in %s", name, count, time.Since(begun))
+		return list
+	}
+
+	for name, header := range map[string]func(int) http.Header{
+		"no session": func(int) http.Header { return nil },
+		"a forged one": func(i int) http.Header {
+			tail := fmt.Sprintf("%08d", i)
+			return session(token[:len(token)-len(tail)] + tail)
+		},
+		"nonsense": func(i int) http.Header { return session(strings.Repeat("x", i%300)) },
+	} {
+		for _, k := range flood(name, header) {
+			require.Equal(t, knock{status: http.StatusUnauthorized, problem: "unauthenticated"}, k)
+		}
+		require.InDelta(t, 1, w.sockets(), 0, "nothing was upgraded")
+	}
+
+	open := 0
+	for _, k := range flood("one session", func(int) http.Header { return session(token) }) {
+		if k.status == http.StatusSwitchingProtocols {
+			t.Cleanup(func() { _ = k.conn.Close() }) // it may be closed
+			require.NoError(t, k.conn.SetReadDeadline(time.Now().Add(patience)))
+			require.Equal(t, "ready", hear(t, k.conn).Type)
+			open++
+			continue
+		}
+		require.Equal(t, http.StatusTooManyRequests, k.status)
+		require.Equal(t, "too-many-sockets", k.problem)
+		seconds, err := strconv.Atoi(k.retryAfter)
+		require.NoError(t, err)
+		require.True(t, 10 <= seconds && seconds <= 20, "%d s", seconds)
+	}
+	require.Equal(t, 32, open)
+	require.InDelta(t, 33, w.sockets(), 0)
+	refused := alice.get("/api/ws", "Connection", "Upgrade", "Upgrade", "websocket")
+	require.Equal(t, "too-many-sockets", refused.code())
+	require.Contains(t, refused.str("detail"), "close some")
+	require.Equal(t, http.StatusTooManyRequests, alice.get("/api/events").status)
 }
