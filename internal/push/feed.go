@@ -144,6 +144,19 @@ func (h *Hub) consumer(ctx context.Context, config jetstream.ConsumerConfig) (je
 	return consumer, nil
 }
 
+// drop removes a consumer that was read. It would go by itself, but only later, and clients that come and go fast would leave the
+// server many.
+func (h *Hub) drop(ctx context.Context, consumer jetstream.Consumer) {
+	if !h.nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	if err := h.js.DeleteConsumer(ctx, bus.Events, consumer.CachedInfo().Name); err != nil {
+		h.log.Debug().Err(err).Msg("push consumer left to expire")
+	}
+}
+
 // bind says where to read from: after the last event, or at first and in a stream made anew, from a little earlier, so
 // that changes are known that a session looked up a moment ago may not show.
 func (h *Hub) bind(info *jetstream.StreamInfo) jetstream.ConsumerConfig {
@@ -215,6 +228,7 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 	if err != nil {
 		return from, err
 	}
+	defer s.hub.drop(ctx, consumer)
 	var n uint64
 	for left := consumer.CachedInfo().NumPending; left > 0; {
 		want := min(left, replayBatch)

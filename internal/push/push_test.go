@@ -239,6 +239,17 @@ func TestResume(t *testing.T) {
 	c.expect(half...)
 	require.Equal(t, end, c.next())
 
+	t.Run("nothing is left behind at the server", func(t *testing.T) {
+		for range 20 {
+			c := r.connect(t, me, at.String())
+			c.expect(half...)
+			require.Equal(t, end, c.next())
+			require.NoError(t, c.conn.Close())
+			stream, err := r.js.Stream(t.Context(), bus.Events)
+			require.NoError(t, err)
+			require.Equal(t, 4, stream.CachedInfo().State.Consumers, "the three services' and the node's own")
+		}
+	})
 	t.Run("nothing missed", func(t *testing.T) {
 		require.Equal(t, end, r.connect(t, me, end.Cursor).next())
 	})
