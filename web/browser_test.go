@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/rs/zerolog"
@@ -30,15 +31,15 @@ const needBrowser = "FDC_TEST_BROWSER"
 const patience = 30 * time.Second
 
 // stack starts all of FDC, which ends with the test.
-func stack(t *testing.T) devstack.Addresses {
-	t.Helper()
+func stack(tb testing.TB) devstack.Addresses {
+	tb.Helper()
 	ready := make(chan devstack.Addresses, 1)
 	ended := make(chan error, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		ended <- devstack.Run(ctx, devstack.Options{
 			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Google: "127.0.0.1:0", Metrics: "127.0.0.1:0", Ephemeral: true, RateLimitFactor: 100,
-			Logger:   func(string) zerolog.Logger { return zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel) },
+			Logger:   func(string) zerolog.Logger { return zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.ErrorLevel) },
 			Progress: func(string) {},
 			Ready: func(a devstack.Addresses) error {
 				ready <- a
@@ -46,10 +47,10 @@ func stack(t *testing.T) devstack.Addresses {
 			},
 		})
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
-			t.Errorf("the stack ended: %v", err)
+			tb.Errorf("the stack ended: %v", err)
 		}
 	})
 	select {
@@ -57,7 +58,7 @@ func stack(t *testing.T) devstack.Addresses {
 		return a
 	case err := <-ended:
 		ended <- nil
-		require.NoError(t, err, "start the stack")
+		require.NoError(tb, err, "start the stack")
 	}
 	return devstack.Addresses{}
 }
@@ -99,7 +100,7 @@ func TestMain(m *testing.M) {
 
 // person is somebody at a browser of their own: cookies and storage are theirs alone.
 type person struct {
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context //nolint:containedctx // it is the browser's tab
 	base string
 
@@ -107,22 +108,22 @@ type person struct {
 	said []string // by the page, as errors
 }
 
-func visit(t *testing.T, base string) *person {
-	t.Helper()
+func visit(tb testing.TB, base string) *person {
+	tb.Helper()
 	browser, err := chromium()
 	if err != nil && os.Getenv(needBrowser) == "" {
-		t.Skip(err)
+		tb.Skip(err)
 	}
-	require.NoError(t, err)
-	p := &person{t: t, base: base}
+	require.NoError(tb, err)
+	p := &person{t: tb, base: base}
 	ctx, leave := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.hear))
-	t.Cleanup(leave)
-	require.NoError(t, chromedp.Do(ctx)) // the tab lives as long as the context of its first action
+	tb.Cleanup(leave)
+	require.NoError(tb, chromedp.Do(ctx)) // the tab lives as long as the context of its first action
 	p.ctx = ctx
-	t.Cleanup(func() {
-		if t.Failed() {
+	tb.Cleanup(func() {
+		if tb.Failed() {
 			p.shot("failed")
-			t.Logf("the page says: %s\n%s", p.complaints(), p.textOf("body"))
+			tb.Logf("the page says: %s\n%s", p.complaints(), p.textOf("body"))
 		}
 	})
 	return p
@@ -191,16 +192,16 @@ func (p *person) listen(base, before string) {
 }
 
 // assetPath is where a module is served.
-func assetPath(t *testing.T, name string) string {
-	t.Helper()
+func assetPath(tb testing.TB, name string) string {
+	tb.Helper()
 	site, err := web.New()
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	for at := range site.Assets {
 		if strings.HasPrefix(at, web.Prefix+name+".") {
 			return at
 		}
 	}
-	require.Fail(t, "no asset", name)
+	require.Fail(tb, "no asset", name)
 	return ""
 }
 
@@ -284,6 +285,15 @@ func (p *person) shot(name string) {
 	if err != nil {
 		p.t.Errorf("picture %s: %v", name, err)
 	}
+}
+
+// forget lets the page keep nothing that it has loaded.
+func (p *person) forget() {
+	p.t.Helper()
+	p.do("keep nothing", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, network.SetCacheDisabled, network.SetCacheDisabledParams{CacheDisabled: true})
+		return chromedp.Void{}, err
+	})
 }
 
 // offline takes the page's network away, or gives it back. The command is an old one that the generated ones have left out; newer ones

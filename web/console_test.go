@@ -307,7 +307,7 @@ func quote(text string) string {
 // npmFile is a file of a package that the pages are tested with.
 func npmFile(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("node_modules/" + name)
+	text, err := os.ReadFile("node_modules/" + name) //nolint:gosec // a test's own
 	if err != nil && os.Getenv(needBrowser) == "" {
 		t.Skipf("run npm ci in web: %v", err)
 	}

@@ -302,7 +302,7 @@ func (p *person) patch(id, patch string) task.Task {
 }
 
 // nextTick ends the millisecond, the resolution of Google's timestamps: what happens at Google afterwards is later by its clock too.
-func nextTick() { time.Sleep(time.Millisecond) }
+func nextTick() { <-time.After(time.Millisecond) }
 
 func (p *person) remove(id string) {
 	p.t.Helper()

@@ -3,7 +3,7 @@ import { audit } from "./audit.js";
 import { calendar } from "./calendar.js";
 import { devices } from "./devices.js";
 import { documentView } from "./document.js";
-import { h } from "./dom.js";
+import { h, paced } from "./dom.js";
 import { language, setLanguage, t, texts } from "./i18n.js";
 import { syncView } from "./syncview.js";
 import { tasks } from "./tasks.js";
@@ -16,7 +16,8 @@ import { tasks } from "./tasks.js";
  * @property {{id: string, name: string, role: string}} workspace
  * @property {import("../client/fdc.js").Connection} live
  * @property {AbortSignal} signal
- * @property {(handlers: import("../client/fdc.js").Handlers) => void} listen until the view ends
+ * @property {(load: () => unknown, concerns: (event: import("../client/fdc.js").FdcEvent) => boolean, pace: number) => void} follow
+ *   calls load now, after events that concern it, no sooner than pace milliseconds after the last time, and whenever events were missed
  * @property {(text: string, bad?: boolean) => void} toast
  * @property {(work: () => Promise<unknown>) => Promise<void>} attempt says what goes wrong
  */
@@ -24,6 +25,8 @@ import { tasks } from "./tasks.js";
 /** @type {Record<"tasks"|"calendar"|"document"|"sync"|"audit"|"devices", (context: Context) => void>} */
 const views = { tasks, calendar, document: documentView, sync: syncView, audit, devices };
 const names = /** @type {(keyof typeof views)[]} */ (Object.keys(views));
+
+const patience = 300; // milliseconds for a page to become live before it shows anything
 
 const app = /** @type {HTMLElement} */ (document.getElementById("app"));
 /** @type {any} */
@@ -118,7 +121,19 @@ function draw(again = true) {
   const connection = live;
   views[current()]({
     root: content, session, workspace: space, live: connection, signal, toast, attempt,
-    listen: (handlers) => signal.addEventListener("abort", connection.listen(handlers)),
+    follow: (load, concerns, pace) => {
+      const soon = paced(load, pace);
+      // A page that is just opening will be live in a moment: what is fetched then has no gap to what is heard after it.
+      const first = setTimeout(soon, connection.status === "live" ? 0 : patience);
+      signal.addEventListener("abort", () => clearTimeout(first));
+      signal.addEventListener("abort", connection.listen({
+        onEvent: (event) => { if (concerns(event)) soon(); },
+        onResync: () => {
+          clearTimeout(first);
+          soon();
+        },
+      }));
+    },
   });
 }
 

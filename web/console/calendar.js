@@ -1,5 +1,5 @@
 import { api } from "../client/fdc.js";
-import { h, paced } from "./dom.js";
+import { h } from "./dom.js";
 import { t, time } from "./i18n.js";
 import { allTasks } from "./tasks.js";
 
@@ -9,7 +9,7 @@ import { allTasks } from "./tasks.js";
  * A week of the user's events from Google and of the workspace's tasks that have a time, in the browser's time zone.
  * @param {import("./app.js").Context} context
  */
-export function calendar({ root, workspace, signal, listen, attempt }) {
+export function calendar({ root, workspace, signal, follow, attempt }) {
   let monday = startOfWeek(new Date());
   /** @type {Entry[]} */
   let entries = [];
@@ -36,14 +36,6 @@ export function calendar({ root, workspace, signal, listen, attempt }) {
     ];
     draw();
   });
-  const soon = paced(load, 1500);
-  listen({
-    onEvent: (event) => {
-      if (event.type.startsWith("fdc.task.") && event.workspaceid === workspace.id || event.type === "fdc.sync.completed.v1") soon();
-    },
-    onResync: soon,
-  });
-
   /** @param {number} days 0 for this week */
   function go(days) {
     monday = days ? addDays(monday, days) : startOfWeek(new Date());
@@ -73,7 +65,7 @@ export function calendar({ root, workspace, signal, listen, attempt }) {
       h("button", { type: "button", onclick: () => go(7), "aria-label": t("next") }, "→")),
     grid);
   draw();
-  load();
+  follow(load, (event) => event.type.startsWith("fdc.task.") && event.workspaceid === workspace.id || event.type === "fdc.sync.completed.v1", 1500);
 }
 
 /** @param {Entry} e @param {Record<string, string>} [style] */

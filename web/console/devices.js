@@ -1,12 +1,12 @@
 import { api } from "../client/fdc.js";
-import { h, paced } from "./dom.js";
+import { h } from "./dom.js";
 import { t, time } from "./i18n.js";
 
 /**
  * Where the user is signed in, and signing out there.
  * @param {import("./app.js").Context} context
  */
-export function devices({ root, signal, listen, toast, attempt }) {
+export function devices({ root, signal, follow, toast, attempt }) {
   const list = h("ul", { className: "devices", id: "devices" });
   const load = () => attempt(async () => {
     const { items } = await api("/api/auth/sessions?limit=200", { signal });
@@ -23,8 +23,6 @@ export function devices({ root, signal, listen, toast, attempt }) {
         }),
       }, t("revoke")))));
   });
-  const soon = paced(load, 1000);
-  listen({ onEvent: (event) => { if (event.type.startsWith("fdc.session.")) soon(); }, onResync: soon });
   root.replaceChildren(
     h("h1", null, t("devices")),
     h("div", { className: "row" }, h("button", {
@@ -35,7 +33,7 @@ export function devices({ root, signal, listen, toast, attempt }) {
       }),
     }, t("revokeOthers"))),
     list);
-  load();
+  follow(load, (event) => event.type.startsWith("fdc.session."), 1000);
 }
 
 /** @param {string} agent */

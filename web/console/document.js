@@ -1,5 +1,5 @@
 import { Problem, api } from "../client/fdc.js";
-import { h, paced } from "./dom.js";
+import { h } from "./dom.js";
 import { t } from "./i18n.js";
 import { decide, merge, same } from "./merge.js";
 
@@ -8,7 +8,7 @@ import { decide, merge, same } from "./merge.js";
  * merged, and what both have changed is put to the user.
  * @param {import("./app.js").Context} context
  */
-export function documentView({ root, workspace, signal, listen, toast, attempt }) {
+export function documentView({ root, workspace, signal, follow, toast, attempt }) {
   const path = `/api/workspaces/${workspace.id}/data`;
   let base = { data: {}, version: 0 }; // what the text began with
   const text = h("textarea", { id: "document", spellcheck: false, rows: 24, "aria-describedby": "document-of", "aria-label": t("document") });
@@ -35,13 +35,6 @@ export function documentView({ root, workspace, signal, listen, toast, attempt }
       notice.textContent = t("changedBySomeone", { version: read.version });
       notice.hidden = false;
     }
-  });
-  const soon = paced(load, 500);
-  listen({
-    onEvent: (event) => {
-      if (event.type === "fdc.workspace.data_updated.v1" && event.workspaceid === workspace.id && event.data.version > base.version) soon();
-    },
-    onResync: soon,
   });
 
   /** @returns {any} what the text holds; undefined after having said what is wrong with it */
@@ -108,5 +101,5 @@ export function documentView({ root, workspace, signal, listen, toast, attempt }
       h("button", { type: "button", onclick: () => { const data = parsed(); if (data !== undefined) text.value = pretty(data); } }, t("format")),
       h("button", { type: "button", onclick: () => attempt(async () => show(await api(path, { signal }))) }, t("discard"))),
   );
-  load();
+  follow(load, (event) => event.type === "fdc.workspace.data_updated.v1" && event.workspaceid === workspace.id && event.data.version > base.version, 500);
 }

@@ -33,6 +33,6 @@ export function paced(fn, milliseconds) {
       timer = undefined;
       last = Date.now();
       fn();
-    }, Math.max(30, last + milliseconds - Date.now()));
+    }, Math.max(10, last + milliseconds - Date.now()));
   };
 }

@@ -1,6 +1,6 @@
 import { api } from "../client/fdc.js";
 import { GoogleSync } from "../client/sync.js";
-import { h, paced } from "./dom.js";
+import { h } from "./dom.js";
 import { t, time } from "./i18n.js";
 
 const remembered = 20;
@@ -9,7 +9,7 @@ const remembered = 20;
  * Starting a sync with Google and watching it, and the ends of those that this browser has seen.
  * @param {import("./app.js").Context} context
  */
-export function syncView({ root, session, live, signal, listen, attempt }) {
+export function syncView({ root, session, live, signal, follow, attempt }) {
   const shelf = "syncs-" + session.user.id;
   /** @type {any[]} */
   let history = JSON.parse(localStorage.getItem(shelf) ?? "[]");
@@ -31,7 +31,6 @@ export function syncView({ root, session, live, signal, listen, attempt }) {
       t("lastSynced", { time: now.lastSyncedAt ? time(now.lastSyncedAt) : t("never") }), " ",
       wants && h("a", { className: "button", href: "/api/google/connect?redirect=/" + encodeURIComponent("#sync") }, wants));
   });
-  const soon = paced(load, 1000);
 
   /** @param {string} jobId */
   async function note(jobId) {
@@ -42,13 +41,9 @@ export function syncView({ root, session, live, signal, listen, attempt }) {
     drawHistory();
   }
 
-  listen({
-    onEvent: (event) => {
-      if (/^fdc\.sync\.(completed|failed|cancelled)\./.test(event.type)) attempt(() => note(event.data.jobId));
-      if (/^fdc\.(sync|google)\./.test(event.type)) soon();
-    },
-    onResync: soon,
-  });
+  signal.addEventListener("abort", live.listen({
+    onEvent: (event) => { if (/^fdc\.sync\.(completed|failed|cancelled)\./.test(event.type)) attempt(() => note(event.data.jobId)); },
+  }));
 
   function draw() {
     const { status, progress, error } = sync.snapshot();
@@ -87,7 +82,7 @@ export function syncView({ root, session, live, signal, listen, attempt }) {
   signal.addEventListener("abort", sync.watch(draw));
   draw();
   drawHistory();
-  load();
+  follow(load, (event) => /^fdc\.(sync|google)\./.test(event.type), 1000);
 }
 
 /** @param {any} result of a job */

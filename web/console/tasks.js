@@ -1,5 +1,5 @@
 import { api } from "../client/fdc.js";
-import { h, paced } from "./dom.js";
+import { h } from "./dom.js";
 import { t, time } from "./i18n.js";
 
 const suits = /** @type {const} */ (["spade", "heart", "diamond", "club", "joker", "unclassified"]);
@@ -25,7 +25,7 @@ export async function allTasks(workspaceID, signal) {
  * The tasks as cards, in a column for each suit, between which they can be dragged, or moved from the keyboard.
  * @param {import("./app.js").Context} context
  */
-export function tasks({ root, workspace, signal, listen, toast, attempt }) {
+export function tasks({ root, workspace, signal, follow, toast, attempt }) {
   const path = `/api/workspaces/${workspace.id}/tasks`;
   /** @type {any[]} */
   let list = [];
@@ -33,11 +33,6 @@ export function tasks({ root, workspace, signal, listen, toast, attempt }) {
   const load = () => attempt(async () => {
     list = await allTasks(workspace.id, signal);
     draw();
-  });
-  const soon = paced(load, 1000);
-  listen({
-    onEvent: (event) => { if (event.workspaceid === workspace.id && event.type.startsWith("fdc.task.")) soon(); },
-    onResync: soon,
   });
 
   const title = h("input", { name: "title", required: true, maxLength: 1024, placeholder: t("title"), "aria-label": t("title") });
@@ -58,7 +53,7 @@ export function tasks({ root, workspace, signal, listen, toast, attempt }) {
     }, title, suit, due, h("button", { className: "primary" }, t("addTask"))),
     board,
   );
-  load();
+  follow(load, (event) => event.workspaceid === workspace.id && event.type.startsWith("fdc.task."), 1000);
 
   /** @param {string} id @param {any} change */
   async function patch(id, change) {
