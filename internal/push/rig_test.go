@@ -40,6 +40,7 @@ type rig struct {
 type node struct {
 	hub  *Hub
 	url  string
+	web  *httptest.Server
 	stop func() // ends the hub and waits for it
 }
 
@@ -68,7 +69,7 @@ func newNode(t *testing.T, server *embednats.Server, change ...func(*limits)) *n
 		f(&n.hub.limits)
 	}
 	web := httptest.NewServer(http.HandlerFunc(n.serve))
-	n.url = web.URL
+	n.url, n.web = web.URL, web
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
