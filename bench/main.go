@@ -70,6 +70,11 @@ func suites() []suite {
 		{name: "audit-latency", doc: "from commit to the row of the audit log", measure: auditLatency},
 		{name: "audit-page", doc: "pages and an export of five million rows, once", measure: auditPage},
 		{name: "audit-partitions", doc: "writing with 60 partitions and with one", measure: auditPartitions},
+		{name: "push-fanout", doc: "one event to many sockets", measure: pushFanout},
+		{name: "push-memory", doc: "what an idle socket costs", measure: pushMemory},
+		{name: "push-latency", doc: "from commit to the sockets", measure: pushLatency},
+		{name: "push-resume", doc: "many clients that come back at once", measure: pushResume},
+		{name: "push-stalled", doc: "one event to many sockets beside clients that don't read", measure: pushStalled},
 		{name: "memory", doc: "the relay's memory with a long backlog", slow: true, measure: outboxMemory},
 	}
 }
@@ -91,6 +96,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 			return runLoad(ctx, stdin, stdout)
 		case relayCommand:
 			return runRelay(ctx, stdin, stdout)
+		case pushServerCommand:
+			return runPushServer(ctx, stdin, stdout)
+		case pushClientsCommand:
+			return runPushClients(ctx, stdin, stdout)
 		}
 	}
 	var s settings

@@ -129,12 +129,15 @@ func peakHeap(ctx context.Context) float64 {
 }
 
 // peakResident is 0 where there is no /proc.
-func peakResident() float64 {
+func peakResident() float64 { return processMemory("VmHWM") }
+
+// processMemory is a field of what Linux tells about the process.
+func processMemory(field string) float64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0
 	}
-	match := regexp.MustCompile(`VmHWM:\s*(\d+) kB`).FindSubmatch(status)
+	match := regexp.MustCompile(field + `:\s*(\d+) kB`).FindSubmatch(status)
 	if match == nil {
 		return 0
 	}

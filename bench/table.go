@@ -173,6 +173,7 @@ const (
 	milliseconds = "ms"
 	microseconds = "µs"
 	megabytes    = "MB"
+	kibibytes    = "KiB"
 )
 
 func quantity(v float64, unit string) string {
