@@ -13,10 +13,10 @@ import (
 // counting is a transport that counts down what all sockets are written.
 type counting struct{ left *sync.WaitGroup }
 
-func (c counting) write(*message) error { c.left.Done(); return nil }
-func (counting) ping() error            { return nil }
-func (counting) end(int)                {}
-func (counting) abort()                 {}
+func (c counting) write(*message, bool) error { c.left.Done(); return nil }
+func (counting) ping() error                  { return nil }
+func (counting) end(int)                      {}
+func (counting) abort()                       {}
 
 // BenchmarkDispatch is the hub's own share of telling many sockets of one event: routing, queues and goroutines, but no
 // network.

@@ -17,6 +17,8 @@
 //     stream, of another stream, or of the future), the client is told to fetch everything anew ("resync").
 //   - A node reads EVENTS once, in order and without acknowledgements, and starts again after the last event it has seen
 //     whenever the connection, the server or the reading breaks: an outage delays events and neither loses nor repeats.
+//   - A node remembers the newest events (16 MiB of them) and gives them to clients that come back; only who was away for
+//     longer, or is new to the node since, has it read the stream, for so many at a time that the server answers in time.
 //   - The end of a session closes its sockets with 4001 as soon as the event arrives; a session that ended less than
 //     a minute ago can't open one, even if it was looked up before.
 //   - A slow client has a bounded queue (256 messages, 64 KiB) and is closed with 4008 when it overflows; it can resume

@@ -23,6 +23,7 @@ const (
 
 	replayBatch    = 100
 	replayAttempts = 3
+	replayReaders  = 16 // of a node, at a time
 )
 
 // errGap says that a consumer's messages are not all here: the reading starts again after the last good one.
@@ -107,6 +108,7 @@ func (h *Hub) follow(ctx context.Context, reading func()) error {
 		if err != nil {
 			h.skip(msg.Subject(), err)
 			h.mu.Lock()
+			h.history.reach(seq)
 			h.advance(seq)
 			h.mu.Unlock()
 		} else {
@@ -175,7 +177,7 @@ func (h *Hub) bind(info *jetstream.StreamInfo) jetstream.ConsumerConfig {
 			s.end(CodeRestart)
 		}
 	}
-	h.live, h.epoch, h.pos, h.recent = false, epoch, 0, nil
+	h.live, h.epoch, h.pos, h.recent, h.history = false, epoch, 0, nil, history{}
 	since := time.Now().Add(-h.limits.memory)
 	config.DeliverPolicy = jetstream.DeliverByStartTimePolicy
 	config.OptStartTime = &since
@@ -189,6 +191,7 @@ func (h *Hub) caughtUp(seq uint64) {
 	if h.live {
 		return
 	}
+	h.history.reach(seq + 1)
 	h.advance(seq)
 	h.live = true
 	select {
@@ -198,11 +201,15 @@ func (h *Hub) caughtUp(seq uint64) {
 	}
 }
 
-// replay writes the events of the socket's scopes after from and up to to. It returns errEnding when the socket ends
-// meanwhile.
+// replay writes the events of the socket's scopes after from and up to to: from the node's history as far as that goes
+// back, and what is older from the stream. It returns errEnding when the socket ends meanwhile.
 func (s *socket) replay(ctx context.Context, from, to uint64) error {
 	for failures := 0; from < to; {
-		next, err := s.replaySome(ctx, from, to)
+		list, older := s.past(from, to)
+		if older <= from {
+			return s.retell(list)
+		}
+		next, err := s.replaySome(ctx, from, older)
 		if errors.Is(err, errEnding) || ctx.Err() != nil {
 			return errEnding
 		}
@@ -216,14 +223,53 @@ func (s *socket) replay(ctx context.Context, from, to uint64) error {
 	return nil
 }
 
+// past is what the history has for the events after from and up to to. Where it doesn't reach back so far, it begins after
+// older.
+func (s *socket) past(from, to uint64) (list []past, older uint64) {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	if list, ok := s.hub.history.since(from, to); ok {
+		return list, from
+	}
+	if after := s.hub.history.after; after > from {
+		return nil, min(after, to)
+	}
+	return nil, to
+}
+
+// retell writes what of the list is for the socket. Many clients may come at once: the hub's mutex is taken when the scopes
+// have changed, not for each event.
+func (s *socket) retell(list []past) error {
+	var scopes map[address]struct{}
+	version := int64(-1)
+	for i, e := range list {
+		if s.version.Load() != version {
+			s.hub.mu.Lock()
+			version, scopes = s.version.Load(), s.scopes()
+			s.hub.mu.Unlock()
+		}
+		if _, sees := scopes[e.to]; !sees {
+			continue
+		}
+		if err := s.tell(e.m, i < len(list)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // replaySome goes as far as one consumer leads, and returns how far that was.
 func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error) {
 	s.hub.mu.Lock()
 	subjects := filters(s.user, s.workspaces, s.admin)
 	s.hub.mu.Unlock()
-	consumer, err := s.hub.consumer(ctx, jetstream.ConsumerConfig{
-		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from + 1,
-		InactiveThreshold: 2 * requestTimeout,
+	var consumer jetstream.Consumer
+	err := s.hub.inTurn(ctx, func() (err error) {
+		consumer, err = s.hub.consumer(ctx, jetstream.ConsumerConfig{
+			FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from + 1,
+			InactiveThreshold: 2 * requestTimeout,
+		})
+		return err
 	})
 	if err != nil {
 		return from, err
@@ -232,8 +278,12 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 	var n uint64
 	for left := consumer.CachedInfo().NumPending; left > 0; {
 		want := min(left, replayBatch)
-		batch, err := fetch(ctx, consumer, int(want))
-		for _, msg := range batch {
+		var batch []jetstream.Msg
+		err := s.hub.inTurn(ctx, func() (err error) {
+			batch, err = fetch(ctx, consumer, int(want))
+			return err
+		})
+		for i, msg := range batch {
 			meta, err := msg.Metadata()
 			if err != nil {
 				return from, fmt.Errorf("fetch: %w", err)
@@ -244,7 +294,7 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 			if meta.Sequence.Stream > to {
 				return to, nil
 			}
-			if err := s.forward(meta.Sequence.Stream, msg); err != nil {
+			if err := s.forward(meta.Sequence.Stream, msg, i < len(batch)-1); err != nil {
 				return from, err
 			}
 			from = meta.Sequence.Stream
@@ -255,6 +305,18 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 		}
 	}
 	return to, nil
+}
+
+// inTurn asks the server while not too many do: if all clients come at once, their requests would wait there until they are
+// too late. Nobody writes to a client meanwhile, which may take its time.
+func (h *Hub) inTurn(ctx context.Context, ask func() error) error {
+	select {
+	case h.replaying <- struct{}{}:
+		defer func() { <-h.replaying }()
+		return ask()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // fetch takes n messages, or fewer and an error.
@@ -280,14 +342,14 @@ func fetch(ctx context.Context, consumer jetstream.Consumer, n int) ([]jetstream
 }
 
 // forward writes one replayed event, if it is for this socket.
-func (s *socket) forward(seq uint64, msg jetstream.Msg) error {
+func (s *socket) forward(seq uint64, msg jetstream.Msg, more bool) error {
 	ev, err := decode(msg.Subject(), msg.Data())
 	if err != nil {
 		s.hub.skip(msg.Subject(), err)
 		return nil
 	}
 	s.hub.mu.Lock()
-	epoch, sees := s.hub.epoch, s.sees(ev)
+	epoch, sees := s.hub.epoch, s.sees(addressOf(ev))
 	s.hub.mu.Unlock()
 	if !sees {
 		return nil
@@ -297,5 +359,5 @@ func (s *socket) forward(seq uint64, msg jetstream.Msg) error {
 		s.hub.skip(msg.Subject(), err)
 		return nil
 	}
-	return s.tell(m)
+	return s.tell(m, more)
 }

@@ -28,6 +28,7 @@ type limits struct {
 	perNode       int           // sockets of all
 	queueMessages int           // of one socket
 	queueBytes    int           // of one socket
+	history       int           // bytes of events that the node keeps for clients that come back
 	ping          time.Duration // between two pings of a socket
 	write         time.Duration // for one message
 	grace         time.Duration // for the goodbye
@@ -42,6 +43,7 @@ var defaults = limits{
 	perNode:       50_000,
 	queueMessages: 256,
 	queueBytes:    64 << 10,
+	history:       16 << 20,
 	ping:          25 * time.Second,
 	write:         10 * time.Second,
 	grace:         750 * time.Millisecond,
@@ -60,6 +62,7 @@ type Hub struct {
 
 	open       *prometheus.GaugeVec
 	delivered  *prometheus.CounterVec
+	written    map[string]prometheus.Counter // of delivered, by a message's kind
 	slow       prometheus.Counter
 	refused    *prometheus.CounterVec
 	unreadable prometheus.Counter
@@ -81,8 +84,11 @@ type Hub struct {
 	spaces  map[string]group
 	admins  group
 	recent  []change
-	waiters []waiter
-	slots   int // of ping rounds, given so far
+	history history
+
+	replaying chan struct{} // has room for replayReaders
+	waiters   []waiter
+	slots     int // of ping rounds, given so far
 }
 
 type group map[*socket]struct{}
@@ -111,9 +117,12 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 		unreadable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "push_unreadable_total", Help: "Messages skipped because they are no valid event of their subject.",
 		}),
-		ready:   make(chan struct{}),
-		cut:     make(chan struct{}),
+		ready: make(chan struct{}), cut: make(chan struct{}), replaying: make(chan struct{}, replayReaders),
 		sockets: group{}, places: map[string]int{}, users: map[string]group{}, spaces: map[string]group{}, admins: group{},
+	}
+	h.written = make(map[string]prometheus.Counter)
+	for _, kind := range []string{kindReady, kindEvent, kindProgress, kindResync} {
+		h.written[kind] = h.delivered.WithLabelValues(kind)
 	}
 	metrics.MustRegister(h.open, h.delivered, h.slow, h.refused, h.unreadable)
 	return h
@@ -219,8 +228,11 @@ func (h *Hub) dispatch(seq uint64, ev events.Event, raw []byte) {
 	if changes {
 		c.at = time.Now()
 	}
+	to := addressOf(ev)
+	m, err := eventMessage(Cursor{h.epoch, seq}, ev, raw) // only the feed, which calls, changes the epoch
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.history.reach(seq)
 	h.advance(seq)
 	if changes {
 		h.recent = append(h.recent, c)
@@ -228,14 +240,12 @@ func (h *Hub) dispatch(seq uint64, ev events.Event, raw []byte) {
 			h.widen(s, c)
 		}
 	}
-	if to := h.audience(ev); len(to) > 0 {
-		if m, err := eventMessage(Cursor{h.epoch, seq}, ev, raw); err != nil {
-			h.skip(ev.NATSSubject(), err)
-		} else {
-			m.shared = len(to) > 1
-			for s := range to {
-				s.push(m)
-			}
+	if err != nil {
+		h.skip(ev.NATSSubject(), err)
+	} else {
+		h.history.add(to, m, h.limits.history)
+		for s := range h.audience(to) {
+			s.push(m)
 		}
 	}
 	if changes {
@@ -245,13 +255,13 @@ func (h *Hub) dispatch(seq uint64, ev events.Event, raw []byte) {
 	}
 }
 
-// audience are the sockets that an event is for.
-func (h *Hub) audience(ev events.Event) group {
-	switch scopeOf(ev) {
+// audience are the sockets that what goes there is for.
+func (h *Hub) audience(to address) group {
+	switch to.scope {
 	case events.ScopeWorkspace:
-		return h.spaces[ev.WorkspaceID]
+		return h.spaces[to.id]
 	case events.ScopeUser:
-		return h.users[ev.UserID]
+		return h.users[to.id]
 	default:
 		return h.admins
 	}
@@ -271,9 +281,7 @@ func (h *Hub) progress(subject string, raw []byte) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	to := h.users[ev.UserID]
-	m.shared = len(to) > 1
-	for s := range to {
+	for s := range h.users[ev.UserID] {
 		s.push(m)
 	}
 }
@@ -310,6 +318,7 @@ func (h *Hub) advance(seq uint64) {
 
 // widen applies what lets a socket see more, or ends it, before the event itself is routed.
 func (h *Hub) widen(s *socket, c change) {
+	s.version.Add(1)
 	switch {
 	case c.session != "" && c.session == s.session:
 		s.end(CodeSessionEnded)
@@ -324,6 +333,7 @@ func (h *Hub) widen(s *socket, c change) {
 
 // narrow applies what lets a socket see less, after the event itself was routed.
 func (h *Hub) narrow(s *socket, c change) {
+	s.version.Add(1)
 	switch {
 	case c.leaves != "":
 		s.workspaces = slices.DeleteFunc(s.workspaces, func(id string) bool { return id == c.leaves })

@@ -2,11 +2,10 @@ package push
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"sync"
-
-	"github.com/gorilla/websocket"
+	"math"
 
 	"fdc/events"
 )
@@ -32,50 +31,71 @@ type message struct {
 	seq    uint64 // an event's, in EVENTS; 0 for everything else
 	topic  string // a queued message of the same topic is replaced: progress
 	body   []byte // JSON
-
-	shared bool // by many sockets: its frame is made once
-	once   sync.Once
-	frame  *websocket.PreparedMessage
-	err    error
+	frame  []byte // a whole WebSocket frame, which ends with body
 }
 
-// prepared is the message as a WebSocket frame.
-func (m *message) prepared() (*websocket.PreparedMessage, error) {
-	m.once.Do(func() { m.frame, m.err = websocket.NewPreparedMessage(websocket.TextMessage, m.body) })
-	return m.frame, m.err
+// frameHead is the room that the head of a frame takes at most; a message is made behind it.
+const frameHead = 10
+
+// newMessage makes a message of frameHead bytes and the JSON behind them.
+func newMessage(kind string, buf []byte) *message {
+	const final, text = 0x80, 1
+	body := buf[frameHead:]
+	head := frameHead
+	switch n := len(body); {
+	case n < 126:
+		head -= 2
+		buf[head+1] = byte(n)
+	case n <= math.MaxUint16:
+		head -= 4
+		buf[head+1] = 126
+		binary.BigEndian.PutUint16(buf[head+2:], uint16(n)) //nolint:gosec // just compared
+	default:
+		head -= 10
+		buf[head+1] = 127
+		binary.BigEndian.PutUint64(buf[head+2:], uint64(n)) //nolint:gosec // not negative
+	}
+	buf[head] = final | text
+	return &message{kind: kind, body: body, frame: buf[head:]}
 }
 
 func ready(at Cursor) *message {
 	cursor := at.String()
-	return &message{kind: kindReady, cursor: cursor, body: fmt.Appendf(nil, `{"type":"ready","cursor":"%s"}`, cursor)}
+	m := newMessage(kindReady, fmt.Appendf(make([]byte, frameHead, 96), `{"type":"ready","cursor":"%s"}`, cursor))
+	m.cursor = cursor
+	return m
 }
 
 func resync(at Cursor, reason string) *message {
 	cursor := at.String()
-	return &message{
-		kind: kindResync, cursor: cursor,
-		body: fmt.Appendf(nil, `{"type":"resync","cursor":"%s","reason":"%s"}`, cursor, reason),
-	}
+	m := newMessage(kindResync, fmt.Appendf(make([]byte, frameHead, 96), `{"type":"resync","cursor":"%s","reason":"%s"}`, cursor, reason))
+	m.cursor = cursor
+	return m
 }
 
 // eventMessage makes the message of an event from its bytes as they are in the stream, so that attributes of a newer
 // producer arrive too.
 func eventMessage(at Cursor, ev events.Event, raw []byte) (*message, error) {
 	cursor := at.String()
-	body := fmt.Appendf(make([]byte, 0, len(raw)+96), `{"type":"event","cursor":"%s","event":`, cursor)
+	body := fmt.Appendf(make([]byte, frameHead, len(raw)+96), `{"type":"event","cursor":"%s","event":`, cursor)
 	body, err := appendEvent(body, ev, raw)
 	if err != nil {
 		return nil, err
 	}
-	return &message{kind: kindEvent, cursor: cursor, seq: at.Sequence, body: body}, nil
+	m := newMessage(kindEvent, body)
+	m.cursor, m.seq = cursor, at.Sequence
+	return m, nil
 }
 
 func progressMessage(ev events.Event, raw []byte) (*message, error) {
-	body, err := appendEvent([]byte(`{"type":"progress","event":`), ev, raw)
+	body := append(make([]byte, frameHead, len(raw)+64), `{"type":"progress","event":`...)
+	body, err := appendEvent(body, ev, raw)
 	if err != nil {
 		return nil, err
 	}
-	return &message{kind: kindProgress, topic: ev.Type + "/" + ev.Subject, body: body}, nil
+	m := newMessage(kindProgress, body)
+	m.topic = ev.Type + "/" + ev.Subject
+	return m, nil
 }
 
 // appendEvent adds the event and the bracket that closes the message.

@@ -213,7 +213,19 @@ func TestSessionEnds(t *testing.T) {
 
 func TestResume(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	for name, bytes := range histories {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			resume(t, newRig(t, func(l *limits) { l.history = bytes }))
+		})
+	}
+}
+
+// histories are how much a node remembers: everything here, so that nothing is read from the stream; nothing; some.
+var histories = map[string]int{"remembered": defaults.history, "from the stream": 0, "both": 100 << 10}
+
+func resume(t *testing.T, r *rig) {
+	t.Helper()
 	workspace := events.NewID()
 	me := someone(workspace)
 	c, _ := r.open(t, me)
@@ -245,9 +257,7 @@ func TestResume(t *testing.T) {
 			c.expect(half...)
 			require.Equal(t, end, c.next())
 			require.NoError(t, c.conn.Close())
-			stream, err := r.js.Stream(t.Context(), bus.Events)
-			require.NoError(t, err)
-			require.Equal(t, 4, stream.CachedInfo().State.Consumers, "the three services' and the node's own")
+			require.Empty(t, r.replays(t))
 		}
 	})
 	t.Run("nothing missed", func(t *testing.T) {
@@ -297,7 +307,7 @@ type gate struct {
 	pass    chan struct{}
 }
 
-func (g gate) write(m *message) error {
+func (g gate) write(m *message, _ bool) error {
 	g.arrived <- m
 	<-g.pass
 	return nil
@@ -309,7 +319,16 @@ func (gate) abort()      {}
 // TestReplayMeetsTheWorld looks at what happens while a client is being caught up, with a transport that can be stopped.
 func TestReplayMeetsTheWorld(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	for name, bytes := range histories {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			replayMeetsTheWorld(t, newRig(t, func(l *limits) { l.history = bytes }))
+		})
+	}
+}
+
+func replayMeetsTheWorld(t *testing.T, r *rig) {
+	t.Helper()
 	a, b := events.NewID(), events.NewID()
 	me := someone(a, b)
 	c, start := r.open(t, me)
@@ -534,6 +553,27 @@ func TestWhatClientsSend(t *testing.T) {
 			}
 		})
 	}
+	t.Run("ping", func(t *testing.T) {
+		c, _ := r.open(t, me)
+		pong := make(chan string, 1)
+		c.conn.SetPongHandler(func(data string) error { pong <- data; return nil })
+		require.NoError(t, c.conn.WriteMessage(websocket.PingMessage, []byte("here?")))
+		ev := syncOf(me.UserID)
+		reading := make(chan struct{})
+		go func() {
+			defer close(reading)
+			_, _, _ = c.conn.ReadMessage() // reads the pong first, then the event below
+		}()
+		select {
+		case data := <-pong:
+			require.Equal(t, "here?", data)
+		case <-time.After(patience):
+			require.Fail(t, "no pong")
+		}
+		r.publish(t, ev)
+		bystander.expect(ev)
+		wait(t, reading, "the event")
+	})
 	t.Run("nothing", func(t *testing.T) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/ws", nil)
 		require.NoError(t, err)
@@ -723,7 +763,9 @@ func TestExactlyOnce(t *testing.T) {
 	}{
 		"roomy":        {func(*limits) {}, false},
 		"tight queues": {func(l *limits) { l.queueMessages = 3 }, false},
-		"restarts":     {func(l *limits) { l.queueMessages = 20 }, true},
+		"no history":   {func(l *limits) { l.queueMessages, l.history = 3, 0 }, false},
+		"short memory": {func(l *limits) { l.queueMessages, l.history = 3, 20<<10 }, false},
+		"restarts":     {func(l *limits) { l.queueMessages, l.history = 20, 50<<10 }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

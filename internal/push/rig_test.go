@@ -297,3 +297,19 @@ func revoked(sub Subscriber) events.Event {
 func someone(workspaces ...string) Subscriber {
 	return Subscriber{UserID: events.NewID(), SessionID: events.NewID(), WorkspaceIDs: workspaces}
 }
+
+// replays are the consumers of the stream that read for a client. The node's own, of which there may be two after an interruption,
+// reads everything; the services' are durable.
+func (r *rig) replays(t *testing.T) (names []string) {
+	t.Helper()
+	stream, err := r.js.Stream(t.Context(), bus.Events)
+	require.NoError(t, err)
+	consumers := stream.ListConsumers(t.Context())
+	for info := range consumers.Info() {
+		if info.Config.Durable == "" && len(info.Config.FilterSubjects) > 0 {
+			names = append(names, info.Name)
+		}
+	}
+	require.NoError(t, consumers.Err())
+	return names
+}

@@ -29,6 +29,23 @@ func scopeOf(ev events.Event) events.Scope {
 	return t.Scope
 }
 
+// address is to whom an event goes.
+type address struct {
+	scope events.Scope
+	id    string // of the workspace or the user; empty for administrators
+}
+
+func addressOf(ev events.Event) address {
+	switch scope := scopeOf(ev); scope {
+	case events.ScopeWorkspace:
+		return address{scope, ev.WorkspaceID}
+	case events.ScopeUser:
+		return address{scope, ev.UserID}
+	default:
+		return address{scope: events.ScopeSystem}
+	}
+}
+
 // change is what an event does to the scopes of one user's sockets.
 type change struct {
 	at        time.Time // when it was stored

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fdc/events"
@@ -20,7 +21,7 @@ const (
 
 // transport writes to one client. Its methods but abort are called by one goroutine at a time.
 type transport interface {
-	write(m *message) error
+	write(m *message, more bool) error // more: another message follows at once, and this one may wait for it
 	ping() error
 	end(code int) // says goodbye; the client hangs up, or abort comes
 	abort()       // hangs up at once; any goroutine may call it, again and again
@@ -39,6 +40,7 @@ type socket struct {
 	// Guarded by hub.mu.
 	workspaces []string
 	admin      bool
+	version    atomic.Int64 // of these; read without it
 
 	mu      sync.Mutex
 	queue   []*message
@@ -129,7 +131,7 @@ func (s *socket) wake() {
 // flush writes until there is nothing left, for whoever holds the pen. After a goodbye or an error nobody gets it again.
 func (s *socket) flush() {
 	for {
-		m, ping, code := s.next()
+		m, more, ping, code := s.next()
 		var err error
 		switch {
 		case code != 0:
@@ -138,7 +140,7 @@ func (s *socket) flush() {
 		case ping:
 			err = s.t.ping()
 		case m != nil:
-			err = s.write(m)
+			err = s.write(m, more)
 		default:
 			return
 		}
@@ -149,32 +151,32 @@ func (s *socket) flush() {
 	}
 }
 
-func (s *socket) next() (m *message, ping bool, code int) {
+func (s *socket) next() (m *message, more, ping bool, code int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.code != 0:
-		return nil, false, s.code
+		return nil, false, false, s.code
 	case s.pinged:
 		s.pinged = false
-		return nil, true, 0
+		return nil, false, true, 0
 	case len(s.queue) == 0:
 		s.queue = nil // an idle socket keeps no array
 		s.writing = false
-		return nil, false, 0
+		return nil, false, false, 0
 	}
 	m = s.queue[0]
 	s.queue[0] = nil
 	s.queue = s.queue[1:]
 	s.bytes -= len(m.body)
-	return m, false, 0
+	return m, len(s.queue) > 0, false, 0
 }
 
-func (s *socket) write(m *message) error {
-	if err := s.t.write(m); err != nil {
+func (s *socket) write(m *message, more bool) error {
+	if err := s.t.write(m, more); err != nil {
 		return err
 	}
-	s.hub.delivered.WithLabelValues(m.kind).Inc()
+	s.hub.written[m.kind].Inc()
 	return nil
 }
 
@@ -210,8 +212,8 @@ type start struct {
 var errEnding = errors.New("the socket is ending")
 
 // tell writes a message out of turn, for whoever holds the pen.
-func (s *socket) tell(m *message) error {
-	if s.ending() || s.write(m) != nil {
+func (s *socket) tell(m *message, more bool) error {
+	if s.ending() || s.write(m, more) != nil {
 		return errEnding
 	}
 	return nil
@@ -253,11 +255,11 @@ func (s *socket) catchUp(ctx context.Context, from start, at Cursor) error {
 		}
 	}
 	if from.reason != "" {
-		if err := s.tell(resync(at, from.reason)); err != nil {
+		if err := s.tell(resync(at, from.reason), true); err != nil {
 			return err
 		}
 	}
-	return s.tell(ready(at))
+	return s.tell(ready(at), false)
 }
 
 // caughtUp reports whether the queue holds everything after at. If it overflowed meanwhile, it starts to hold again, from
@@ -276,13 +278,25 @@ func (s *socket) caughtUp(at uint64) (uint64, bool) {
 	return s.hub.pos, false
 }
 
-// sees reports whether the event is for this socket. The caller holds hub.mu.
-func (s *socket) sees(ev events.Event) bool {
-	switch scopeOf(ev) {
+// scopes are the addresses that sees is true for. The caller holds hub.mu.
+func (s *socket) scopes() map[address]struct{} {
+	set := map[address]struct{}{{events.ScopeUser, s.user}: {}}
+	for _, id := range s.workspaces {
+		set[address{events.ScopeWorkspace, id}] = struct{}{}
+	}
+	if s.admin {
+		set[address{scope: events.ScopeSystem}] = struct{}{}
+	}
+	return set
+}
+
+// sees reports whether what goes there is for this socket. The caller holds hub.mu.
+func (s *socket) sees(to address) bool {
+	switch to.scope {
 	case events.ScopeWorkspace:
-		return slices.Contains(s.workspaces, ev.WorkspaceID)
+		return slices.Contains(s.workspaces, to.id)
 	case events.ScopeUser:
-		return ev.UserID == s.user
+		return to.id == s.user
 	default:
 		return s.admin
 	}

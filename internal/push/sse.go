@@ -60,7 +60,7 @@ type sseTransport struct {
 	closed bool
 }
 
-func (t *sseTransport) write(m *message) error {
+func (t *sseTransport) write(m *message, _ bool) error {
 	var b bytes.Buffer
 	if m.cursor != "" {
 		b.WriteString("id: " + m.cursor + "\n")

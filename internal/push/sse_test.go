@@ -21,10 +21,10 @@ func newRegistry() *prometheus.Registry { return prometheus.NewRegistry() }
 // deaf is a transport to nobody.
 type deaf struct{}
 
-func (deaf) write(*message) error { return nil }
-func (deaf) ping() error          { return nil }
-func (deaf) end(int)              {}
-func (deaf) abort()               {}
+func (deaf) write(*message, bool) error { return nil }
+func (deaf) ping() error                { return nil }
+func (deaf) end(int)                    {}
+func (deaf) abort()                     {}
 
 // frame is an SSE event as the text has it.
 type frame struct{ id, kind, data, comment string }

@@ -3,8 +3,10 @@ package push
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -64,7 +66,7 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 	h.open.WithLabelValues("ws").Inc()
 	h.wg.Go(func() {
 		defer h.open.WithLabelValues("ws").Dec()
-		t.read(func() { s.end(codeUnsupported) })
+		t.read(func() { s.end(codeUnsupported) }, s.pingLater)
 		t.abort()
 		s.finish()
 	})
@@ -72,25 +74,47 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 }
 
 type wsTransport struct {
-	conn   *websocket.Conn
-	limits *limits
+	conn    *websocket.Conn
+	limits  *limits
+	pong    atomic.Pointer[string] // that is due
+	pending net.Buffers            // frames that wait for the next one
+	bytes   int                    // in pending
 }
 
-func (t *wsTransport) write(m *message) error {
-	if err := t.conn.SetWriteDeadline(time.Now().Add(t.limits.write)); err != nil {
+// writeTogether is how much is collected of what can go out at once.
+const writeTogether = 32 << 10
+
+// write passes the library by: a message's frame is made once, whoever gets it, and several can go out in one call. What
+// the library writes are single frames too, and the connection lets one call finish before the next.
+func (t *wsTransport) write(m *message, more bool) error {
+	if len(t.pending) > 0 || more {
+		t.pending = append(t.pending, m.frame)
+		t.bytes += len(m.frame)
+		if more && t.bytes < writeTogether {
+			return nil
+		}
+	}
+	conn := t.conn.NetConn()
+	if err := conn.SetWriteDeadline(time.Now().Add(t.limits.write)); err != nil {
 		return err
 	}
-	if !m.shared {
-		return t.conn.WriteMessage(websocket.TextMessage, m.body)
-	}
-	frame, err := m.prepared()
-	if err != nil {
+	if len(t.pending) == 0 {
+		_, err := conn.Write(m.frame)
 		return err
 	}
-	return t.conn.WritePreparedMessage(frame)
+	list := t.pending
+	t.pending, t.bytes = nil, 0
+	_, err := list.WriteTo(conn)
+	return err
 }
 
+// ping answers a client's too. The library would do that at any moment, and shorten the time that a write under way has.
 func (t *wsTransport) ping() error {
+	if data := t.pong.Swap(nil); data != nil {
+		if err := t.conn.WriteControl(websocket.PongMessage, []byte(*data), time.Now().Add(t.limits.write)); err != nil {
+			return err
+		}
+	}
 	return t.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(t.limits.write))
 }
 
@@ -103,9 +127,14 @@ func (t *wsTransport) end(code int) {
 func (t *wsTransport) abort() { _ = t.conn.NetConn().Close() } // a second close is an error without a meaning
 
 // read returns when the client has hung up or was cut off. It keeps nothing that the client sends, and refuses what is no
-// text.
-func (t *wsTransport) read(refuse func()) {
+// text. A ping is answered by whoever writes.
+func (t *wsTransport) read(refuse, answer func()) {
 	t.conn.SetReadLimit(maxIncoming)
+	t.conn.SetPingHandler(func(data string) error {
+		t.pong.Store(&data)
+		answer()
+		return nil
+	})
 	alive := func(string) error { return t.conn.SetReadDeadline(time.Now().Add(2*t.limits.ping + t.limits.write)) }
 	t.conn.SetPongHandler(alive)
 	for err := alive(""); err == nil; {
