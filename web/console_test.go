@@ -276,6 +276,7 @@ func TestAccessibility(t *testing.T) {
 	alice.do("operators", navigate(at.HTTP+"/ops"))
 	alice.sees("#state", "Live")
 	alice.holds(`document.querySelectorAll("#partitions rect").length > 0`, "the partitions")
+	alice.holds(`document.querySelector("polyline.p50")?.getAttribute("points").split(" ").length > 1`, "the chart")
 	for _, scheme := range []string{"light", "dark"} {
 		alice.look(1280, 1100, scheme)
 		check("ops-" + scheme)
