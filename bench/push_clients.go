@@ -436,7 +436,7 @@ func (c *socketConn) write(kind byte, payload []byte) error {
 		return errors.New("a frame that is too long")
 	}
 	// A client must mask; zeros leave the payload as it is.
-	frame := append([]byte{0x80 | kind, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
+	frame := append([]byte{0x80 | kind, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...) //nolint:gosec // just compared
 	if _, err := c.conn.Write(frame); err != nil {
 		return fmt.Errorf("write frame: %w", err)
 	}

@@ -280,7 +280,7 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 		want := min(left, replayBatch)
 		var batch []jetstream.Msg
 		err := s.hub.inTurn(ctx, func() (err error) {
-			batch, err = fetch(ctx, consumer, int(want))
+			batch, err = fetch(ctx, consumer, int(want)) //nolint:gosec // no more than replayBatch
 			return err
 		})
 		for i, msg := range batch {

@@ -49,11 +49,11 @@ func newMessage(kind string, buf []byte) *message {
 	case n <= math.MaxUint16:
 		head -= 4
 		buf[head+1] = 126
-		binary.BigEndian.PutUint16(buf[head+2:], uint16(n)) //nolint:gosec // just compared
+		binary.BigEndian.PutUint16(buf[head+2:], uint16(n))
 	default:
 		head -= 10
 		buf[head+1] = 127
-		binary.BigEndian.PutUint64(buf[head+2:], uint64(n)) //nolint:gosec // not negative
+		binary.BigEndian.PutUint64(buf[head+2:], uint64(n))
 	}
 	buf[head] = final | text
 	return &message{kind: kind, body: body, frame: buf[head:]}

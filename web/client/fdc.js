@@ -114,16 +114,20 @@ export class Connection {
     if (this.#over()) return;
     this.#stop.abort();
     this.#quiet();
+    this.#stopPolling();
     this.#become(status);
   }
 
   #over() { return this.#status === "ended" || this.#status === "closed"; }
 
-  /** Ends the present try and whatever waits. */
-  #quiet() {
-    clearTimeout(this.#retry);
+  #stopPolling() {
     clearInterval(this.#poll);
     this.#poll = undefined;
+  }
+
+  /** Ends the present try, and the waiting for the next one. */
+  #quiet() {
+    clearTimeout(this.#retry);
     const hangUp = this.#hangUp;
     this.#hangUp = undefined;
     hangUp?.();
@@ -171,8 +175,7 @@ export class Connection {
         const first = !this.#cursor;
         this.#cursor = message.cursor;
         this.#failures = this.#refused = 0;
-        clearInterval(this.#poll);
-        this.#poll = undefined;
+        this.#stopPolling();
         this.#become("live");
         if (first) this.#tell("onResync", "start");
         break;

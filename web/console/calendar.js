@@ -65,7 +65,7 @@ export function calendar({ root, workspace, signal, follow, attempt }) {
       h("button", { type: "button", onclick: () => go(7), "aria-label": t("next") }, "→")),
     grid);
   draw();
-  follow(load, (event) => event.type.startsWith("fdc.task.") && event.workspaceid === workspace.id || event.type === "fdc.sync.completed.v1", 1500);
+  follow(load, (event) => event.type.startsWith("fdc.task.") && event.workspaceid === workspace.id || event.type === "fdc.sync.completed.v1", 6000);
 }
 
 /** @param {Entry} e @param {Record<string, string>} [style] */

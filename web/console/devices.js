@@ -33,7 +33,7 @@ export function devices({ root, signal, follow, toast, attempt }) {
       }),
     }, t("revokeOthers"))),
     list);
-  follow(load, (event) => event.type.startsWith("fdc.session."), 1000);
+  follow(load, (event) => event.type.startsWith("fdc.session."), 5000);
 }
 
 /** @param {string} agent */

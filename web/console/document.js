@@ -101,5 +101,5 @@ export function documentView({ root, workspace, signal, follow, toast, attempt }
       h("button", { type: "button", onclick: () => { const data = parsed(); if (data !== undefined) text.value = pretty(data); } }, t("format")),
       h("button", { type: "button", onclick: () => attempt(async () => show(await api(path, { signal }))) }, t("discard"))),
   );
-  follow(load, (event) => event.type === "fdc.workspace.data_updated.v1" && event.workspaceid === workspace.id && event.data.version > base.version, 500);
+  follow(load, (event) => event.type === "fdc.workspace.data_updated.v1" && event.workspaceid === workspace.id && event.data.version > base.version, 1000);
 }

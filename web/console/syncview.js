@@ -82,7 +82,7 @@ export function syncView({ root, session, live, signal, follow, attempt }) {
   signal.addEventListener("abort", sync.watch(draw));
   draw();
   drawHistory();
-  follow(load, (event) => /^fdc\.(sync|google)\./.test(event.type), 1000);
+  follow(load, (event) => /^fdc\.(sync|google)\./.test(event.type), 3000);
 }
 
 /** @param {any} result of a job */

@@ -53,7 +53,7 @@ export function tasks({ root, workspace, signal, follow, toast, attempt }) {
     }, title, suit, due, h("button", { className: "primary" }, t("addTask"))),
     board,
   );
-  follow(load, (event) => event.workspaceid === workspace.id && event.type.startsWith("fdc.task."), 1000);
+  follow(load, (event) => event.workspaceid === workspace.id && event.type.startsWith("fdc.task."), 4000);
 
   /** @param {string} id @param {any} change */
   async function patch(id, change) {
