@@ -14,7 +14,7 @@ export function calendar({ root, workspace, signal, follow, attempt }) {
   /** @type {Entry[]} */
   let entries = [];
   const heading = h("h1", { "aria-live": "polite" });
-  const grid = h("div", { className: "week", id: "week" });
+  const grid = h("div", { className: "week", id: "week", tabIndex: 0, role: "region", "aria-label": t("calendar") });
   const end = () => addDays(monday, 7);
 
   const load = () => attempt(async () => {
