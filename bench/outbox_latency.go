@@ -116,8 +116,23 @@ func (b *bench) commitLatency(
 
 // measureCommits commits so many times a second and gives the time from each commit to the arrival.
 func measureCommits(ctx context.Context, arrived *moments, perSecond int, length time.Duration, commit transact) ([]time.Duration, error) {
-	// The first commits pay for connections and plans.
-	warm := newMoments()
+	committed, err := commitSteadily(ctx, perSecond, length, commit, func(warm *moments) error {
+		_, err := arrived.since(ctx, warm)
+		arrived.reset()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return arrived.since(ctx, committed)
+}
+
+// commitSteadily commits so many times a second and gives the moment just before each commit. The first commits pay for connections
+// and plans: they are given to settle, and then don't count.
+func commitSteadily(
+	ctx context.Context, perSecond int, length time.Duration, commit transact, settle func(warm *moments) error,
+) (*moments, error) {
+	warm, committed := newMoments(), newMoments()
 	record := func(to *moments) func(context.Context) error {
 		return func(ctx context.Context) error {
 			return commit(ctx, func(id string) { to.record(id, time.Now()) })
@@ -126,13 +141,8 @@ func measureCommits(ctx context.Context, arrived *moments, perSecond int, length
 	if err := openLoop(ctx, perSecond, min(length, 500*time.Millisecond), record(warm)); err != nil {
 		return nil, err
 	}
-	if _, err := arrived.since(ctx, warm); err != nil {
+	if err := settle(warm); err != nil {
 		return nil, err
 	}
-	arrived.reset()
-	committed := newMoments()
-	if err := openLoop(ctx, perSecond, length, record(committed)); err != nil {
-		return nil, err
-	}
-	return arrived.since(ctx, committed)
+	return committed, openLoop(ctx, perSecond, length, record(committed))
 }

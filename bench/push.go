@@ -311,25 +311,14 @@ func (w *world) commitEdits(ctx context.Context, t *tasks, length time.Duration)
 	if err != nil {
 		return nil, err
 	}
-	warm, committed := newMoments(), newMoments()
-	record := func(to *moments) func(context.Context) error {
-		return func(ctx context.Context) error {
-			return commit(ctx, func(id string) { to.record(id, time.Now()) })
-		}
+	before := 0
+	committed, err := commitSteadily(ctx, commitsPerSecond, length, commit, func(warm *moments) error {
+		before = warm.count()
+		return w.stored(ctx, before)
+	})
+	if err == nil {
+		err = w.stored(ctx, before+committed.count())
 	}
-	err = func() error {
-		// The first commits pay for connections and plans.
-		if err := openLoop(ctx, commitsPerSecond, min(length, 500*time.Millisecond), record(warm)); err != nil {
-			return err
-		}
-		if err := w.stored(ctx, warm.count()); err != nil {
-			return err
-		}
-		if err := openLoop(ctx, commitsPerSecond, length, record(committed)); err != nil {
-			return err
-		}
-		return w.stored(ctx, warm.count()+committed.count())
-	}()
 	return committed, errors.Join(err, stop())
 }
 

@@ -201,15 +201,16 @@ func (h *Hub) caughtUp(seq uint64) {
 	}
 }
 
-// replay writes the events of the socket's scopes after from and up to to: from the node's history as far as that goes
+// replay writes the events of the socket's scopes after from and up to at: from the node's history as far as that goes
 // back, and what is older from the stream. It returns errEnding when the socket ends meanwhile.
-func (s *socket) replay(ctx context.Context, from, to uint64) error {
-	for failures := 0; from < to; {
-		list, older := s.past(from, to)
+func (s *socket) replay(ctx context.Context, from uint64, at Cursor) error {
+	seen := &view{s: s}
+	for failures := 0; from < at.Sequence; {
+		list, older := s.past(from, at.Sequence)
 		if older <= from {
-			return s.retell(list)
+			return s.retell(list, seen)
 		}
-		next, err := s.replaySome(ctx, from, older)
+		next, err := s.replaySome(ctx, from, Cursor{at.Epoch, older}, seen)
 		if errors.Is(err, errEnding) || ctx.Err() != nil {
 			return errEnding
 		}
@@ -237,18 +238,10 @@ func (s *socket) past(from, to uint64) (list []past, older uint64) {
 	return nil, to
 }
 
-// retell writes what of the list is for the socket. Many clients may come at once: the hub's mutex is taken when the scopes
-// have changed, not for each event.
-func (s *socket) retell(list []past) error {
-	var scopes map[address]struct{}
-	version := int64(-1)
+// retell writes what of the list is for the socket.
+func (s *socket) retell(list []past, seen *view) error {
 	for i, e := range list {
-		if s.version.Load() != version {
-			s.hub.mu.Lock()
-			version, scopes = s.version.Load(), s.scopes()
-			s.hub.mu.Unlock()
-		}
-		if _, sees := scopes[e.to]; !sees {
+		if !seen.has(e.to) {
 			continue
 		}
 		if err := s.tell(e.m, i < len(list)-1); err != nil {
@@ -259,7 +252,7 @@ func (s *socket) retell(list []past) error {
 }
 
 // replaySome goes as far as one consumer leads, and returns how far that was.
-func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error) {
+func (s *socket) replaySome(ctx context.Context, from uint64, to Cursor, seen *view) (uint64, error) {
 	s.hub.mu.Lock()
 	subjects := filters(s.user, s.workspaces, s.admin)
 	s.hub.mu.Unlock()
@@ -291,10 +284,10 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 			if n++; meta.Sequence.Consumer != n {
 				return from, errGap
 			}
-			if meta.Sequence.Stream > to {
-				return to, nil
+			if meta.Sequence.Stream > to.Sequence {
+				return to.Sequence, nil
 			}
-			if err := s.forward(meta.Sequence.Stream, msg, i < len(batch)-1); err != nil {
+			if err := s.forward(Cursor{to.Epoch, meta.Sequence.Stream}, msg, seen, i < len(batch)-1); err != nil {
 				return from, err
 			}
 			from = meta.Sequence.Stream
@@ -304,7 +297,7 @@ func (s *socket) replaySome(ctx context.Context, from, to uint64) (uint64, error
 			return from, err
 		}
 	}
-	return to, nil
+	return to.Sequence, nil
 }
 
 // inTurn asks the server while not too many do: if all clients come at once, their requests would wait there until they are
@@ -342,19 +335,16 @@ func fetch(ctx context.Context, consumer jetstream.Consumer, n int) ([]jetstream
 }
 
 // forward writes one replayed event, if it is for this socket.
-func (s *socket) forward(seq uint64, msg jetstream.Msg, more bool) error {
+func (s *socket) forward(at Cursor, msg jetstream.Msg, seen *view, more bool) error {
 	ev, err := decode(msg.Subject(), msg.Data())
 	if err != nil {
 		s.hub.skip(msg.Subject(), err)
 		return nil
 	}
-	s.hub.mu.Lock()
-	epoch, sees := s.hub.epoch, s.sees(addressOf(ev))
-	s.hub.mu.Unlock()
-	if !sees {
+	if !seen.has(addressOf(ev)) {
 		return nil
 	}
-	m, err := eventMessage(Cursor{epoch, seq}, ev, msg.Data())
+	m, err := eventMessage(at, ev, msg.Data())
 	if err != nil {
 		s.hub.skip(msg.Subject(), err)
 		return nil

@@ -1,6 +1,9 @@
 package push
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // history is the newest events of the stream as messages, so that clients which come back soon, as all of them do after a
 // restart of their node's proxy or network, need not each read the stream. The hub's mutex guards it.
@@ -47,15 +50,7 @@ func (p *history) since(seq, to uint64) ([]past, bool) {
 		return nil, false
 	}
 	at := func(seq uint64) int {
-		i, _ := slices.BinarySearchFunc(p.list, seq+1, func(e past, seq uint64) int {
-			switch {
-			case e.m.seq < seq:
-				return -1
-			case e.m.seq > seq:
-				return 1
-			}
-			return 0
-		})
+		i, _ := slices.BinarySearchFunc(p.list, seq+1, func(e past, seq uint64) int { return cmp.Compare(e.m.seq, seq) })
 		return i
 	}
 	return p.list[at(seq):at(to)], true

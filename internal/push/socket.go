@@ -3,7 +3,6 @@ package push
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -239,7 +238,7 @@ func (s *socket) catchUp(ctx context.Context, from start, at Cursor) error {
 	if from.resume {
 		missed := from.seq
 		for done := false; !done; {
-			if err := s.replay(ctx, missed, at.Sequence); err != nil {
+			if err := s.replay(ctx, missed, at); err != nil {
 				return err
 			}
 			missed = at.Sequence
@@ -278,26 +277,31 @@ func (s *socket) caughtUp(at uint64) (uint64, bool) {
 	return s.hub.pos, false
 }
 
-// scopes are the addresses that sees is true for. The caller holds hub.mu.
-func (s *socket) scopes() map[address]struct{} {
-	set := map[address]struct{}{{events.ScopeUser, s.user}: {}}
-	for _, id := range s.workspaces {
-		set[address{events.ScopeWorkspace, id}] = struct{}{}
-	}
-	if s.admin {
-		set[address{scope: events.ScopeSystem}] = struct{}{}
-	}
-	return set
+// view is what a socket sees, for whoever replays to it. Many may come back at once: the hub's mutex is taken when that has changed,
+// not for each event.
+type view struct {
+	s       *socket
+	version int64
+	scopes  map[address]struct{}
 }
 
-// sees reports whether what goes there is for this socket. The caller holds hub.mu.
-func (s *socket) sees(to address) bool {
-	switch to.scope {
-	case events.ScopeWorkspace:
-		return slices.Contains(s.workspaces, to.id)
-	case events.ScopeUser:
-		return to.id == s.user
-	default:
-		return s.admin
+func (v *view) has(to address) bool {
+	if v.scopes == nil || v.s.version.Load() != v.version {
+		v.read()
+	}
+	_, sees := v.scopes[to]
+	return sees
+}
+
+func (v *view) read() {
+	v.s.hub.mu.Lock()
+	defer v.s.hub.mu.Unlock()
+	v.version = v.s.version.Load()
+	v.scopes = map[address]struct{}{{events.ScopeUser, v.s.user}: {}}
+	for _, id := range v.s.workspaces {
+		v.scopes[address{events.ScopeWorkspace, id}] = struct{}{}
+	}
+	if v.s.admin {
+		v.scopes[address{scope: events.ScopeSystem}] = struct{}{}
 	}
 }
