@@ -268,10 +268,16 @@ func (p *person) goTo(view string) {
 func (p *person) look(width, height int64, scheme string) {
 	p.t.Helper()
 	p.do("resize", chromedp.EmulateViewport(width, height))
-	p.do("colours", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
+	command(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+	})
+}
+
+// command tells the browser something about the page.
+func command[P, R any](p *person, what cdp.Command[P, R], params P) {
+	p.t.Helper()
+	p.do(what.Method, func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
+		_, err := cdp.Call(ctx, t, what, params)
 		return chromedp.Void{}, err
 	})
 }
@@ -290,10 +296,7 @@ func (p *person) shot(name string) {
 // forget lets the page keep nothing that it has loaded.
 func (p *person) forget() {
 	p.t.Helper()
-	p.do("keep nothing", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
-		_, err := cdp.Call(ctx, t, network.SetCacheDisabled, network.SetCacheDisabledParams{CacheDisabled: true})
-		return chromedp.Void{}, err
-	})
+	command(p, network.SetCacheDisabled, network.SetCacheDisabledParams{CacheDisabled: true})
 }
 
 // offline takes the page's network away, or gives it back. The command is an old one that the generated ones have left out; newer ones
@@ -307,8 +310,5 @@ func (p *person) offline(away bool) {
 		UploadThroughput   float64 `json:"uploadThroughput"`
 	}
 	emulate := cdp.Command[conditions, cdp.Empty]{Method: "Network.emulateNetworkConditions"}
-	p.do("offline", func(ctx context.Context, t *chromedp.Target) (chromedp.Void, error) {
-		_, err := cdp.Call(ctx, t, emulate, conditions{Offline: away, DownloadThroughput: -1, UploadThroughput: -1})
-		return chromedp.Void{}, err
-	})
+	command(p, emulate, conditions{Offline: away, DownloadThroughput: -1, UploadThroughput: -1})
 }

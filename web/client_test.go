@@ -33,8 +33,7 @@ func TestOtherWays(t *testing.T) {
 	polls.listen(at.HTTP, noSockets+noEvents)
 	polls.holds(`heard.status === "polling" && heard.resyncs.filter(r => r === "polling").length >= 3`, "polling")
 
-	bob.fill(`#add [name="title"]`, "Told either way")
-	bob.click("#add button")
+	bob.add("Told either way")
 	streams.holds(`heard.events.some(e => e.type === "fdc.task.created.v1")`, "the event")
 	require.Equal(t, fmt.Sprint([]string{"start"}), fmt.Sprint(value[[]string](streams, `heard.resyncs`)))
 
@@ -48,22 +47,16 @@ func TestOtherWays(t *testing.T) {
 func TestHandlers(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
-	alice, bob := visit(t, at.HTTP), visit(t, at.HTTP)
-	alice.enter(founder, "tasks")
-	bob.enter(member, "tasks")
+	alice, bob := both(t, at.HTTP, "tasks")
 	alice.listen(at.HTTP, "")
 	alice.holds(`heard.status === "live"`, "alice listens")
 	value[bool](alice, `(window.second = [], live.listen({ onEvent: () => { throw new Error("planted"); } }),
 		window.unlisten = live.listen({ onEvent: (e) => second.push(e) }), true)`)
-	add := func(title string) {
-		bob.fill(`#add [name="title"]`, title)
-		bob.click("#add button")
-	}
-	add("One")
+	bob.add("One")
 	alice.holds(`heard.events.length === 1 && second.length === 1`, "both hear")
 	require.Contains(t, fmt.Sprint(alice.complaints()), "planted")
 	value[bool](alice, `(unlisten(), true)`)
-	add("Two")
+	bob.add("Two")
 	alice.holds(`heard.events.length === 2`, "the first hears")
 	require.Equal(t, 1, value[int](alice, `second.length`))
 	value[bool](alice, `(live.close(), true)`)
@@ -80,9 +73,7 @@ func TestTheHook(t *testing.T) {
 	alice.enter(founder, "tasks")
 	alice.do("open", navigate(alice.base+"/frontend/"))
 	alice.sees("#status", "idle")
-	emulator(t, at.Google, http.MethodPut, "/_emulator/faults", []any{map[string]any{
-		"match": map[string]any{"path": "/*"}, "count": 0, "fault": map[string]any{"latencyMs": 150},
-	}})
+	slow(t, at.Google)
 	alice.click("#start")
 	alice.holds(`seen.includes("processing") && progress.length > 0`, "progress")
 	alice.sees("#status", "completed")
@@ -162,8 +153,8 @@ func reactModule(t *testing.T) string {
 		export const { createRoot } = require("react-dom/client");`
 }
 
-// assets serves an empty page and all modules, for tests of what needs no server.
-func assets(t *testing.T) string {
+// bare is somebody at an empty page beside all modules, for tests of what needs no server.
+func bare(t *testing.T) *person {
 	t.Helper()
 	site, err := web.New()
 	require.NoError(t, err)
@@ -173,15 +164,15 @@ func assets(t *testing.T) string {
 		_, _ = w.Write(asset.Body)
 	}))
 	t.Cleanup(server.Close)
-	return server.URL
+	p := visit(t, server.URL)
+	p.do("open", navigate(server.URL))
+	return p
 }
 
 // Properties of a merge, on random documents.
 func TestMerge(t *testing.T) {
 	t.Parallel()
-	at := assets(t)
-	p := visit(t, at)
-	p.do("open", navigate(at))
+	p := bare(t)
 	failed := value[[]string](p, `import(`+quote(assetPath(t, "console-merge"))+`).then(({ merge, decide, same }) => {
 		const failed = [];
 		const pick = (...of) => of[Math.floor(Math.random() * of.length)];
@@ -217,9 +208,7 @@ func TestMerge(t *testing.T) {
 // The operators' figures, by hand.
 func TestFigures(t *testing.T) {
 	t.Parallel()
-	at := assets(t)
-	p := visit(t, at)
-	p.do("open", navigate(at))
+	p := bare(t)
 	got := value[[]string](p, `import(`+quote(assetPath(t, "ops-figures"))+`).then(({ quantile, rate, sum }) => {
 		const sample = (at, n, ...counts) => ({ at, status: {}, metrics: [
 			{ name: "c", labels: { a: "1" }, value: n }, { name: "c", labels: { a: "2" }, value: 2 * n },

@@ -28,9 +28,25 @@ func (p *person) enter(email, view string) {
 	}
 }
 
+// both are Alice and Bob, each at a browser of their own, with a view of the workspace Demo.
+func both(t *testing.T, base, view string) (alice, bob *person) {
+	t.Helper()
+	alice, bob = visit(t, base), visit(t, base)
+	alice.enter(founder, view)
+	bob.enter(member, view)
+	return alice, bob
+}
+
 // inColumn is an expression for a card in a column of the board.
 func inColumn(suit, title string) string {
 	return fmt.Sprintf(`[...document.querySelectorAll("#board [data-suit=%s] .card .title")].some(e => e.textContent === %q)`, suit, title)
+}
+
+// add makes a task on the board.
+func (p *person) add(title string) {
+	p.t.Helper()
+	p.fill(`#add [name="title"]`, title)
+	p.click("#add button")
 }
 
 // press clicks the button of that text.
@@ -42,13 +58,10 @@ func (p *person) press(text string) {
 func TestTwoPeopleSeeEachOther(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
-	alice, bob := visit(t, at.HTTP), visit(t, at.HTTP)
-	alice.enter(founder, "tasks")
-	bob.enter(member, "tasks")
+	alice, bob := both(t, at.HTTP, "tasks")
 	bob.holds(`document.querySelectorAll("#board .card").length > 100`, "the demo's tasks")
 
-	alice.fill(`#add [name="title"]`, "Seen by both")
-	alice.click("#add button")
+	alice.add("Seen by both")
 	bob.holds(inColumn("unclassified", "Seen by both"), "bob sees what alice adds")
 
 	// Alice drags the card, Bob moves it from the keyboard.
@@ -93,9 +106,7 @@ func (p *person) document() string {
 func TestTwoPeopleEditTheDocument(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
-	alice, bob := visit(t, at.HTTP), visit(t, at.HTTP)
-	alice.enter(founder, "document")
-	bob.enter(member, "document")
+	alice, bob := both(t, at.HTTP, "document")
 	alice.sees("#document-of", "Version")
 	alice.fill("#document", `{"a":1,"b":{"x":1,"y":1},"c":[1]}`)
 	alice.click("#save")
@@ -140,9 +151,7 @@ func TestASyncIsWatched(t *testing.T) {
 	alice.sees("#google", "in step")
 
 	// Google takes its time, so that there is something to see.
-	emulator(t, at.Google, http.MethodPut, "/_emulator/faults", []any{map[string]any{
-		"match": map[string]any{"path": "/*"}, "count": 0, "fault": map[string]any{"latencyMs": 150},
-	}})
+	slow(t, at.Google)
 	alice.click("#anew")
 	alice.click("#sync .primary")
 	alice.holds(`!document.querySelector("#progress").hidden && /Reading|Writing/.test(document.querySelector("#job").textContent)`, "progress")
@@ -163,6 +172,14 @@ func TestASyncIsWatched(t *testing.T) {
 	alice.sees("#google", "wants your consent again")
 	alice.sees("#google a", "Connect Google again")
 	require.Empty(t, alice.complaints())
+}
+
+// slow makes Google take its time for each answer, until its faults are deleted.
+func slow(t *testing.T, google string) {
+	t.Helper()
+	emulator(t, google, http.MethodPut, "/_emulator/faults", []any{map[string]any{
+		"match": map[string]any{"path": "/*"}, "count": 0, "fault": map[string]any{"latencyMs": 150},
+	}})
 }
 
 // emulator asks the control API of Google's emulator.
@@ -206,15 +223,12 @@ func TestSigningOut(t *testing.T) {
 func TestOffline(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
-	alice, bob := visit(t, at.HTTP), visit(t, at.HTTP)
-	alice.enter(founder, "tasks")
-	bob.enter(member, "tasks")
+	alice, bob := both(t, at.HTTP, "tasks")
 	alice.listen(at.HTTP, "")
 	alice.holds(`heard.status === "live"`, "alice listens")
 	const tasks = 20
 	add := func(i int) {
-		bob.fill(`#add [name="title"]`, fmt.Sprintf("Offline %d", i))
-		bob.click("#add button")
+		bob.add(fmt.Sprintf("Offline %d", i))
 		bob.holds(inColumn("unclassified", fmt.Sprintf("Offline %d", i)), "bob's own task")
 	}
 	add(0)

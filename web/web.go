@@ -28,8 +28,14 @@ var files embed.FS
 
 // Asset is a file ready to be sent.
 type Asset struct {
-	Media string
-	Body  []byte
+	Media       string
+	Body        []byte
+	Fingerprint string // of the body, and so of all that it refers to
+}
+
+func newAsset(media string, body []byte) Asset {
+	sum := sha256.Sum256(body)
+	return Asset{media, body, base64.RawURLEncoding.EncodeToString(sum[:9])}
 }
 
 // media are the kinds of files that there are.
@@ -64,7 +70,7 @@ func build(from fs.FS) (Site, error) {
 			return err
 		}
 		body, err := b.linked(name)
-		b.site.Pages[strings.TrimSuffix(name, ".html")] = Asset{media[".html"], body}
+		b.site.Pages[strings.TrimSuffix(name, ".html")] = newAsset(media[".html"], body)
 		return err
 	})
 	return b.site, err
@@ -95,9 +101,9 @@ func (b *builder) asset(name string) (string, error) {
 	if media[ext] == "" {
 		return "", fmt.Errorf("%s: a file of an unknown kind", name)
 	}
-	sum := sha256.Sum256(body)
-	at := Prefix + strings.ReplaceAll(strings.TrimSuffix(name, ext), "/", "-") + "." + base64.RawURLEncoding.EncodeToString(sum[:9]) + ext
-	b.named[name], b.site.Assets[at] = at, Asset{media[ext], body}
+	made := newAsset(media[ext], body)
+	at := Prefix + strings.ReplaceAll(strings.TrimSuffix(name, ext), "/", "-") + "." + made.Fingerprint + ext
+	b.named[name], b.site.Assets[at] = at, made
 	return at, nil
 }
 

@@ -78,12 +78,12 @@ func (a *api) getData(c *call) error {
 	if err != nil {
 		return err
 	}
-	h := c.gin.Writer.Header()
-	h["Etag"] = []string{versionTag(version)}
+	h, tag := c.gin.Writer.Header(), versionTag(version)
+	h["Etag"] = []string{tag}
 	h["Cache-Status"] = status
 	h["Cache-Control"] = askEachTime
 	h["Vary"] = byCodingAndCookie
-	if !noneMatches(c.request().Header, version) {
+	if !noneMatch(c.request().Header, tag) {
 		return c.empty(http.StatusNotModified)
 	}
 	return c.writeReady(jsonMedia, body)

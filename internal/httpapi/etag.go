@@ -37,15 +37,15 @@ func expected(h http.Header) ([]int64, error) {
 	return versions, nil
 }
 
-// noneMatches reads If-None-Match and reports whether a GET has to send the object at the version: whether no tag, compared
-// weakly, is its own. A header that can't be read is no condition.
-func noneMatches(h http.Header, version int64) bool {
+// noneMatch reads If-None-Match and reports whether a GET has to send what has the tag: whether no tag in it, compared weakly, is
+// that one. A header that can't be read is no condition.
+func noneMatch(h http.Header, own string) bool {
 	tags, err := entityTags(h, "If-None-Match")
 	if err != nil {
 		return true
 	}
 	for _, tag := range tags {
-		if tag == "*" || versionOf(strings.TrimPrefix(tag, "W/")) == version {
+		if tag == "*" || strings.TrimPrefix(tag, "W/") == own {
 			return false
 		}
 	}

@@ -59,9 +59,9 @@ func TestIfNoneMatch(t *testing.T) {
 		`"7"`: false, `W/"7"`: false, `"6", "7"`: false, `"a,b","7"`: false, `*`: false,
 		`"6"`: true, `"07"`: true, `7`: true, `nonsense`: true, `""`: true,
 	} {
-		require.Equal(t, want, noneMatches(http.Header{"If-None-Match": {value}}, 7), value)
+		require.Equal(t, want, noneMatch(http.Header{"If-None-Match": {value}}, versionTag(7)), value)
 	}
-	require.True(t, noneMatches(http.Header{}, 7))
+	require.True(t, noneMatch(http.Header{}, versionTag(7)))
 }
 
 func FuzzEntityTags(f *testing.F) {

@@ -1,10 +1,9 @@
 package httpapi
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -72,8 +71,7 @@ var theSite = sync.OnceValue(func() *site {
 	prepare := func(assets map[string]web.Asset) map[string]*file {
 		files := make(map[string]*file, len(assets))
 		for name, asset := range assets {
-			sum := sha256.Sum256(asset.Body)
-			f := &file{media: asset.Media, tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:9]) + `"`, ready: ready{body: asset.Body}}
+			f := &file{media: asset.Media, tag: strconv.Quote(asset.Fingerprint), ready: ready{body: asset.Body}}
 			for k := gzipped; k < codings; k++ {
 				if _, err := f.in(k, free); err != nil {
 					panic("httpapi: " + err.Error())
@@ -102,12 +100,8 @@ func (c *call) page(f *file) error {
 	h["Cache-Control"] = noCache
 	h["Etag"] = []string{f.tag}
 	h["Vary"] = byCoding
-	if tags, err := entityTags(c.request().Header, "If-None-Match"); err == nil {
-		for _, tag := range tags {
-			if tag == "*" || strings.TrimPrefix(tag, "W/") == f.tag {
-				return c.empty(http.StatusNotModified)
-			}
-		}
+	if !noneMatch(c.request().Header, f.tag) {
+		return c.empty(http.StatusNotModified)
 	}
 	h["Referrer-Policy"] = noReferrer
 	c.policy = c.api.pagePolicy
@@ -164,9 +158,7 @@ type Bucket struct {
 
 // opsMetrics are those that the page draws.
 var opsMetrics = []string{
-	"cache_requests_total", "dlq_total", "http_request_seconds", "outbox_latency_seconds", "outbox_leader", "outbox_published_total",
-	"process_resident_memory_bytes", "push_delivered_total", "push_slow_total", "push_sockets", "ratelimit_refused_total",
-	"worker_handled_total",
+	"cache_requests_total", "http_request_seconds", "process_resident_memory_bytes", "push_delivered_total", "push_sockets",
 }
 
 func (a *api) opsStatus(c *call) error {

@@ -6,11 +6,9 @@
 /** @typedef {{name: string, labels: Record<string, string>, value: number, buckets?: {upTo: number, count: number}[]}} Metric */
 /** @typedef {{at: number, status: any, metrics: Metric[]}} Sample at is in milliseconds */
 
-/**
- * @param {Metric[]} metrics @param {string} name @param {Record<string, string>} labels of which "*" is any
- */
+/** @param {Metric[]} metrics @param {string} name @param {Record<string, string>} labels */
 function matching(metrics, name, labels) {
-  return metrics.filter((m) => m.name === name && Object.entries(labels).every(([key, value]) => value === "*" || m.labels[key] === value));
+  return metrics.filter((m) => m.name === name && Object.entries(labels).every(([key, value]) => m.labels[key] === value));
 }
 
 /** @param {Metric[]} metrics @param {string} name @param {Record<string, string>} [labels] */
@@ -30,14 +28,14 @@ export function rate(before, now, name, labels = {}) {
 
 /**
  * A quantile of the time to answer, in seconds, interpolated in its bucket; NaN when there were no answers.
- * @param {Sample} before @param {Sample} now @param {number} q @param {Record<string, string>} [labels]
+ * @param {Sample} before @param {Sample} now @param {number} q
  */
-export function quantile(before, now, q, labels = {}) {
+export function quantile(before, now, q) {
   /** @type {Map<number, number>} */
   const counts = new Map();
   let all = 0;
   for (const [sample, sign] of /** @type {[Sample, number][]} */ ([[now, 1], [before, -1]])) {
-    for (const m of matching(sample.metrics, "http_request_seconds", labels)) {
+    for (const m of matching(sample.metrics, "http_request_seconds", {})) {
       all += sign * m.value;
       for (const b of m.buckets ?? []) counts.set(b.upTo, (counts.get(b.upTo) ?? 0) + sign * b.count);
     }

@@ -49,9 +49,8 @@ function draw(now) {
   byID("flow").replaceChildren(...stages.map(([name, figure, about, warn]) =>
     h("div", { className: warn ? "stage warn" : "stage" }, h("span", null, name), h("strong", null, figure), h("small", null, about))));
 
-  const http = { route: "*" };
   if (last) {
-    latencies.push({ p50: quantile(last, now, .5, http), p95: quantile(last, now, .95, http), p99: quantile(last, now, .99, http) });
+    latencies.push({ p50: quantile(last, now, .5), p95: quantile(last, now, .95), p99: quantile(last, now, .99) });
     if (latencies.length > kept) latencies.shift();
   }
   byID("latency").replaceChildren(chart());

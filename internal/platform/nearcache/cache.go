@@ -377,8 +377,7 @@ func (c *Cache[V]) land(key string, f *flight[V], before int64) bool {
 	case f.value.Layer == Bypass:
 	case f.life != c.life, f != c.flights[key]: // nobody would have told, or would tell, when it changes
 	case old == nil || old.version < f.value.Version || old.version == f.value.Version && old.held:
-		c.filled = true
-		c.near.Set(key, c.newItem(f.value.Version, f.value.Data, f.size))
+		c.hold(key, f.value.Version, f.value.Data, f.size)
 	}
 	if c.flights[key] == f {
 		delete(c.flights, key)
@@ -396,12 +395,14 @@ func (c *Cache[V]) forget(key string, f *flight[V]) {
 	}
 }
 
-func (c *Cache[V]) newItem(version int64, value V, size int) *item[V] {
+// hold keeps a value; c.mu is held.
+func (c *Cache[V]) hold(key string, version int64, value V, size int) {
 	age := nearAge - rand.N(nearAge/4) //nolint:gosec // jitter is no secret
-	return &item[V]{
+	c.filled = true
+	c.near.Set(key, &item[V]{
 		version: version, value: value, held: true, size: uint32(max(0, size)), //nolint:gosec // no more than a few entries
 		until: time.Since(c.begun) + age,
-	}
+	})
 }
 
 // read asks the bucket and then the database, whose answer goes into the bucket.

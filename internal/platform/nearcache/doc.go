@@ -39,8 +39,9 @@
 //
 //   - The versions that one node serves for a key never go back, and who wrote on a node reads that version or a newer one
 //     there; also when the bucket is purged or lost and a slow writer then brings an old version, for the keys that the near
-//     layer has room for: of what it has served it remembers the version for 30 s. On another node the version before may be served for as long as the watch takes, or for 3 s when that hangs;
-//     a reader who says which version it has seen (atLeast) gets no older one anywhere.
+//     layer has room for: of what it has served it remembers the version for 30 s. On another node the version before may be
+//     served for as long as the watch takes, or for 3 s when that hangs; a reader who says which version it has seen (atLeast)
+//     gets no older one anywhere.
 //   - When nothing is written, the bucket holds for each key the row's version, a tombstone, or nothing.
 //   - That a key has no value and never will have one is remembered for 10 s, by the near layer alone.
 //   - The near layer stays within its bytes, keeps an entry for 30 s at most, and a key that is too large for the bucket is in

@@ -205,8 +205,7 @@ func (c *Cache[V]) apply(key string, stored []byte) {
 			c.leave(key, old, reached)
 			return
 		}
-		c.filled = true
-		c.near.Set(key, c.newItem(e.Version, value, size))
+		c.hold(key, e.Version, value, size)
 	}
 }
 
