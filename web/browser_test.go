@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -93,6 +94,10 @@ var chromium = sync.OnceValues(func() (context.Context, error) {
 var closeBrowser = func() {}
 
 func TestMain(m *testing.M) {
+	// They wait more than they work; -parallel says otherwise.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	closeBrowser()
 	os.Exit(code) //nolint:forbidigo // this is main
@@ -175,15 +180,17 @@ func (p *person) tab() *person {
 	return other
 }
 
-// listen loads the client module into the page and notes in `heard` what it tells. Before is run first.
+// listen loads the client module into the page and notes in `heard` what it tells; of events those of people's tasks, whatever syncs
+// are about in the background. Before is run first.
 func (p *person) listen(base, before string) {
 	p.t.Helper()
 	value[bool](p, before+`;
 		window.heard = { events: [], resyncs: [], statuses: [], status: "connecting" };
+		window.byPeople = (event) => event.type.startsWith("fdc.task.") && event.actorid !== "system";
 		import(`+quote(base+assetPath(p.t, "client-fdc"))+`).then(({ connect }) => {
 			window.live = connect({
 				pollEvery: 200,
-				onEvent: (event, cursor) => heard.events.push({ ...event, cursor }),
+				onEvent: (event) => { if (byPeople(event)) heard.events.push(event); },
 				onResync: (reason) => heard.resyncs.push(reason),
 				onStatus: (status) => { heard.statuses.push(status); heard.status = status; },
 			});

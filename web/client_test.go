@@ -51,7 +51,7 @@ func TestHandlers(t *testing.T) {
 	alice.listen(at.HTTP, "")
 	alice.holds(`heard.status === "live"`, "alice listens")
 	value[bool](alice, `(window.second = [], live.listen({ onEvent: () => { throw new Error("planted"); } }),
-		window.unlisten = live.listen({ onEvent: (e) => second.push(e) }), true)`)
+		window.unlisten = live.listen({ onEvent: (e) => { if (byPeople(e)) second.push(e); } }), true)`)
 	bob.add("One")
 	alice.holds(`heard.events.length === 1 && second.length === 1`, "both hear")
 	require.Contains(t, fmt.Sprint(alice.complaints()), "planted")

@@ -1,10 +1,10 @@
 // Command listen prints what FDC pushes over its WebSocket, a JSON message a line. It is what a frontend does, without
 // the frontend:
 //
-//	go run ./examples/listen --cookies JAR [--cursor C] [--until TYPE] http://127.0.0.1:8080
+//	go run ./examples/listen --cookies JAR [--cursor C] [--until REGEXP] http://127.0.0.1:8080
 //
-// JAR is a cookie jar as curl -c writes it. With --until it ends after the first event of that type, such as
-// sync.completed.
+// JAR is a cookie jar as curl -c writes it. With --until it ends after the first message in which the expression is
+// found, such as task.created.
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 
 	"github.com/gorilla/websocket"
@@ -26,10 +27,14 @@ import (
 func main() {
 	cookies := flag.String("cookies", "", "curl's cookie jar, `FILE`")
 	cursor := flag.String("cursor", "", "resume after this cursor")
-	until := flag.String("until", "", "end after the first event of this type")
+	var until *regexp.Regexp
+	flag.Func("until", "end after the first message in which this `REGEXP` is found", func(expr string) (err error) {
+		until, err = regexp.Compile(expr)
+		return err
+	})
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := listen(ctx, flag.Arg(0), *cookies, *cursor, *until)
+	err := listen(ctx, flag.Arg(0), *cookies, *cursor, until)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "listen:", err)
@@ -37,7 +42,7 @@ func main() {
 	}
 }
 
-func listen(ctx context.Context, base, jar, cursor, until string) error {
+func listen(ctx context.Context, base, jar, cursor string, until *regexp.Regexp) error {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
 		return errors.New("name the server, such as http://127.0.0.1:8080")
@@ -72,15 +77,7 @@ func listen(ctx context.Context, base, jar, cursor, until string) error {
 			return fmt.Errorf("read: %w", err)
 		}
 		fmt.Println(string(message))
-		var m struct {
-			Event struct {
-				Type string `json:"type"`
-			} `json:"event"`
-		}
-		if err := json.Unmarshal(message, &m); err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if until != "" && m.Event.Type == "fdc."+until+".v1" {
+		if until != nil && until.Match(message) {
 			return nil
 		}
 	}

@@ -94,9 +94,9 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 	for i := range 3 {
 		p.create(task.Draft{Title: fmt.Sprintf("number %d", i)})
 	}
-	// The first process is stuck before the second insert, and renews nothing.
+	// The first process is stuck before the second insert, and renews nothing. It has one slot, or it would take over from itself.
 	reached, _ := w.holding("/lists/", 5)
-	dead, stop := w.run(w.Service, RunnerConfig{Lease: 300 * time.Millisecond, Heartbeat: time.Hour})
+	dead, stop := w.run(w.Service, RunnerConfig{Slots: 1, Lease: 300 * time.Millisecond, Heartbeat: time.Hour})
 	job := p.request("")
 	dead.Wake()
 	<-reached
