@@ -303,7 +303,7 @@ func dialTight(ctx context.Context, network, address string) (net.Conn, error) {
 func TestStalledClients(t *testing.T) {
 	t.Parallel()
 	const stalled = 100
-	r := newRig(t)
+	r := newRig(t, func(l *limits) { l.write = time.Second })
 	web := httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
 	web.Listener = tight{web.Listener}
 	web.Start()

@@ -21,8 +21,9 @@
 //     longer, or is new to the node since, has it read the stream, for so many at a time that the server answers in time.
 //   - The end of a session closes its sockets with 4001 as soon as the event arrives; a session that ended less than
 //     a minute ago can't open one, even if it was looked up before.
-//   - A slow client has a bounded queue (256 messages, 64 KiB) and is closed with 4008 when it overflows; it can resume
-//     from its cursor. It holds up nobody else.
+//   - A socket's queue is bounded (256 messages, 64 KiB). What doesn't fit, such as the thousands of events of a first sync, it gets
+//     from what the node remembers, as fast as its client reads. Who is left behind by that too, or whose rights change meanwhile,
+//     is closed with 4008; who takes nothing for 5 s is cut off. Either can resume from its cursor, and holds up nobody else.
 //   - A user has at most 32 sockets on a node, and a node at most 50,000. Those beyond are refused before the connection is
 //     upgraded: with 429, too-many-sockets, or 503. Both counts are exact, however many connect at once.
 //   - Progress is told once, the newest wins, and it is lost when nobody listens.

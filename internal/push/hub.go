@@ -45,7 +45,7 @@ var defaults = limits{
 	queueBytes:    64 << 10,
 	history:       16 << 20,
 	ping:          25 * time.Second,
-	write:         10 * time.Second,
+	write:         5 * time.Second,
 	grace:         750 * time.Millisecond,
 	memory:        time.Minute,
 	reach:         2 * time.Second,
@@ -318,14 +318,15 @@ func (h *Hub) advance(seq uint64) {
 
 // widen applies what lets a socket see more, or ends it, before the event itself is routed.
 func (h *Hub) widen(s *socket, c change) {
-	s.version.Add(1)
 	switch {
 	case c.session != "" && c.session == s.session:
 		s.end(CodeSessionEnded)
 	case c.joins != "" && !slices.Contains(s.workspaces, c.joins):
+		s.turn()
 		s.workspaces = append(s.workspaces, c.joins)
 		add(h.spaces, c.joins, s)
 	case c.role && c.adminThen:
+		s.turn()
 		s.admin = true
 		h.admins[s] = struct{}{}
 	}
@@ -333,12 +334,13 @@ func (h *Hub) widen(s *socket, c change) {
 
 // narrow applies what lets a socket see less, after the event itself was routed.
 func (h *Hub) narrow(s *socket, c change) {
-	s.version.Add(1)
 	switch {
 	case c.leaves != "":
+		s.turn()
 		s.workspaces = slices.DeleteFunc(s.workspaces, func(id string) bool { return id == c.leaves })
 		remove(h.spaces, c.leaves, s)
 	case c.role && !c.adminThen:
+		s.turn()
 		s.admin = false
 		delete(h.admins, s)
 	}

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,9 +45,9 @@ type socket struct {
 	mu      sync.Mutex
 	queue   []*message
 	bytes   int    // in queue
-	after   uint64 // events up to this one are not for the queue
+	after   uint64 // events up to this one are not for the queue: it has them, or they are none of its own
 	joining bool   // a replay is under way: an overflow means another replay
-	behind  bool   // it overflowed
+	behind  bool   // the queue overflowed; it goes on after that event, from the history or with the next replay
 	writing bool   // someone holds the pen
 	pinged  bool   // a ping is due
 	code    int    // how it ends, once it does
@@ -61,24 +62,72 @@ func (s *socket) push(m *message) {
 	if s.code != 0 || m.seq != 0 && (m.seq <= s.after || s.behind) {
 		return
 	}
-	if m.topic != "" && s.replace(m) {
-		return
+	switch {
+	case m.topic != "" && s.replace(m):
+	case s.take(m):
+		s.wake()
+	case m.seq == 0: // progress: the next one will fit
+	case s.joining:
+		s.behind = true
+		s.queue, s.bytes = nil, 0
+	default:
+		s.behind = true
+		s.after = m.seq - 1
 	}
+}
+
+// take queues a message if it fits. One alone is taken at any size.
+func (s *socket) take(m *message) bool {
 	limit := &s.hub.limits
-	// One message alone is taken at any size.
 	if len(s.queue) >= limit.queueMessages || len(s.queue) > 0 && s.bytes+len(m.body) > limit.queueBytes {
-		if s.joining {
-			s.behind = true
-			s.queue, s.bytes = nil, 0
-			return
-		}
-		s.hub.slow.Inc()
-		s.stop(CodeSlow)
-		return
+		return false
 	}
 	s.queue = append(s.queue, m)
 	s.bytes += len(m.body)
-	s.wake()
+	return true
+}
+
+// refill goes on where the queue overflowed, once it is written: many events at once, such as those of a first sync, are more than a
+// queue holds and no sign of a slow client. That one is left behind by the history, or by its own write's deadline.
+func (s *socket) refill() {
+	const atOnce = 1000 // looked at, others' too, while everybody waits
+	h := s.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.code != 0 {
+		return
+	}
+	list, ok := h.history.since(s.after, h.pos)
+	if !ok {
+		s.slow()
+		return
+	}
+	for i, e := range list {
+		if _, sees := h.audience(e.to)[s]; sees && !s.take(e.m) || i == atOnce {
+			return
+		}
+		s.after = e.m.seq
+	}
+	s.after, s.behind = h.pos, false
+}
+
+// slow ends a socket that can't keep up. Its client may come back with its cursor.
+func (s *socket) slow() {
+	s.hub.slow.Inc()
+	s.stop(CodeSlow)
+}
+
+// turn notes that what the socket sees is changing. One that is behind can't tell which of the events that it goes on with were
+// still, or already, its own; a client that comes back is told as much as it may see now. The caller holds hub.mu.
+func (s *socket) turn() {
+	s.version.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.behind && !s.joining && s.code == 0 {
+		s.slow()
+	}
 }
 
 // replace puts the message in the place of a queued one of the same topic.
@@ -130,45 +179,62 @@ func (s *socket) wake() {
 // flush writes until there is nothing left, for whoever holds the pen. After a goodbye or an error nobody gets it again.
 func (s *socket) flush() {
 	for {
-		m, more, ping, code := s.next()
+		m, more, what := s.next()
 		var err error
-		switch {
-		case code != 0:
-			s.t.end(code)
+		switch what {
+		case doNothing:
 			return
-		case ping:
+		case doEnd:
+			s.t.end(s.code) // it doesn't change any more
+			return
+		case doPing:
 			err = s.t.ping()
-		case m != nil:
+		case doWrite:
 			err = s.write(m, more)
-		default:
-			return
+		case doRefill:
+			s.refill()
 		}
 		if err != nil {
+			if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+				s.hub.slow.Inc()
+			}
 			s.t.abort()
 			return
 		}
 	}
 }
 
-func (s *socket) next() (m *message, more, ping bool, code int) {
+// What there is to do next.
+const (
+	doNothing = iota
+	doEnd
+	doPing
+	doWrite  // the first of the queue
+	doRefill // it with what did not fit
+)
+
+func (s *socket) next() (m *message, more bool, what int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.code != 0:
-		return nil, false, false, s.code
+		return nil, false, doEnd
 	case s.pinged:
 		s.pinged = false
-		return nil, false, true, 0
-	case len(s.queue) == 0:
+		return nil, false, doPing
+	case len(s.queue) > 0:
+		m = s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		s.bytes -= len(m.body)
+		return m, len(s.queue) > 0, doWrite
+	case s.behind:
+		return nil, false, doRefill
+	default:
 		s.queue = nil // an idle socket keeps no array
 		s.writing = false
-		return nil, false, false, 0
+		return nil, false, doNothing
 	}
-	m = s.queue[0]
-	s.queue[0] = nil
-	s.queue = s.queue[1:]
-	s.bytes -= len(m.body)
-	return m, len(s.queue) > 0, false, 0
 }
 
 func (s *socket) write(m *message, more bool) error {
