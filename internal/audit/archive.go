@@ -34,6 +34,7 @@ const (
 	frameRows = 4096
 
 	archiveEvery = time.Hour
+	archiveRetry = time.Minute
 	// DropAfter is how long the table of an archived month stays, detached, before it is dropped.
 	DropAfter = 24 * time.Hour
 	// KeepRestored is how long a restored month stays before it goes to the archive again by itself.
@@ -43,7 +44,7 @@ const (
 // ArchiveConfig is what an Archiver needs.
 type ArchiveConfig struct {
 	Database  postgres.Config
-	Storage   Storage
+	Storage   Storage // nil when Run opens it
 	Key       ed25519.PrivateKey
 	Retention int // months after the current one's that stay in the log
 	Log       zerolog.Logger
@@ -75,18 +76,40 @@ func NewArchiver(c ArchiveConfig) *Archiver {
 	return a
 }
 
-// Run archives what is due, every hour, until ctx ends; then it returns nil. Run it in every copy: who finds another at it lets it.
-func (a *Archiver) Run(ctx context.Context) error {
-	for {
-		if err := a.Sweep(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errBusy) {
-			a.failed.Inc()
-			a.Log.Error().Err(err).Msg("audit archive failed; nothing is dropped, and it is tried again")
-		}
-		select {
-		case <-ctx.Done():
+// Run opens the storage and archives what is due, every hour, until ctx ends; then it closes it. A storage that can't be opened is
+// tried again every minute. Run it in every copy: who finds another at it lets it.
+func (a *Archiver) Run(ctx context.Context, open func(context.Context) (Storage, error)) error {
+	storage, err := open(ctx)
+	for ; err != nil; storage, err = open(ctx) {
+		a.note(ctx, err)
+		if !pause(ctx, archiveRetry) {
 			return nil
-		case <-time.After(a.every):
 		}
+	}
+	a.Storage = storage
+	for {
+		a.note(ctx, a.Sweep(ctx))
+		if !pause(ctx, a.every) {
+			return storage.Close()
+		}
+	}
+}
+
+// note counts and logs a failure.
+func (a *Archiver) note(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errBusy) {
+		a.failed.Inc()
+		a.Log.Error().Err(err).Msg("audit archive failed; nothing is dropped, and it is tried again")
+	}
+}
+
+// pause reports whether the time has passed before ctx ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -2,12 +2,10 @@ package service
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
@@ -106,7 +104,12 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keeper.Run(groupCtx) })
-	group.Go(func() error { return runArchiver(groupCtx, c, key, b, r) })
+	archiver := audit.NewArchiver(audit.ArchiveConfig{
+		Database: c.Database, Key: key, Retention: c.Retention, Log: r.Log, Metrics: r.Admin.Metrics,
+	})
+	group.Go(func() error {
+		return archiver.Run(groupCtx, func(ctx context.Context) (audit.Storage, error) { return c.Archive.Open(ctx, b.js) })
+	})
 	group.Go(func() error {
 		if _, err := bus.BindStream(groupCtx, b.js, bus.Checkpoints, r.waiting); err != nil {
 			return orderly(groupCtx, err)
@@ -117,30 +120,6 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 		return consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{HandleBatch: writer.HandleBatch, BatchSize: auditBatch})
 	})
 	return group.Wait()
-}
-
-// archiveRetry is how long an archive that can't be opened is left alone. Nothing else waits for it.
-const archiveRetry = time.Minute
-
-func runArchiver(ctx context.Context, c AuditArchiverConfig, key ed25519.PrivateKey, b *backends, r Runtime) error {
-	for {
-		storage, err := c.Archive.Open(ctx, b.js)
-		if err == nil {
-			archiver := audit.NewArchiver(audit.ArchiveConfig{
-				Database: c.Database, Storage: storage, Key: key, Retention: c.Retention, Log: r.Log, Metrics: r.Admin.Metrics,
-			})
-			err := archiver.Run(ctx)
-			return errors.Join(err, storage.Close())
-		}
-		if ctx.Err() == nil {
-			r.Log.Error().Err(err).Msg("audit archive not opened; months stay in the database")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(archiveRetry):
-		}
-	}
 }
 
 // ExportAudit writes the entries of the audit log that match, newest first, as NDJSON or CSV, and returns how many those are. progress is told
