@@ -21,7 +21,6 @@ import (
 
 	"fdc/events"
 	"fdc/internal/platform/bus"
-	"fdc/internal/platform/outbox"
 )
 
 // Each service is killed under load, several times, and started again. At the end every fact that was committed is in the
@@ -31,12 +30,7 @@ func TestEveryFactOnceWhenServicesAreKilled(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
 	services := []string{"api", bus.Syncer, bus.CacheInvalidator, bus.AuditArchiver}
-	for _, name := range services {
-		s.launch(t, name)
-	}
-	for _, name := range services {
-		s.awaitReady(t, name)
-	}
+	s.startAll(t)
 	var load sync.WaitGroup
 	var done atomic.Bool
 	var acknowledged atomic.Int64
@@ -150,22 +144,7 @@ func (s *system) accounted(t *testing.T) {
 		err := s.pool.QueryRow(ctx, `SELECT count(*) FROM sync_jobs WHERE status IN ('pending', 'processing')`).Scan(&open)
 		return err == nil && open == 0
 	}, 2*patience, 50*time.Millisecond, "a sync does not end")
-	require.Eventually(t, func() bool {
-		stats, err := outbox.ReadStats(ctx, s.pool)
-		if err != nil || stats.Pending > 0 {
-			return false
-		}
-		for _, declared := range bus.Consumers() {
-			consumer, err := s.js.Consumer(ctx, bus.Events, declared.Name)
-			if err != nil {
-				return false
-			}
-			if info := consumer.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
-				return false
-			}
-		}
-		return true
-	}, 2*patience, 50*time.Millisecond, "outbox or consumers do not drain")
+	s.drained(t)
 
 	stream, err := s.js.Stream(ctx, bus.Events)
 	require.NoError(t, err)

@@ -3,6 +3,7 @@ package service_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -47,6 +48,10 @@ var binaries = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	// They wait for timeouts of killed processes more than they work; -parallel says otherwise.
+	if err := flag.Set("test.parallel", "5"); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	if dir, err := binaries(); err == nil {
 		_ = os.RemoveAll(dir) // a temporary directory
@@ -56,13 +61,16 @@ func TestMain(m *testing.M) {
 
 // system is what the services need, and the services as processes of their own.
 type system struct {
-	api     string // base URL
-	google  string
-	pool    *pgxpool.Pool
-	js      jetstream.JetStream
-	environ map[string][]string // by service
-	metrics map[string]string   // base URL by service
-	running map[string]*exec.Cmd
+	api      string // base URL
+	google   string
+	pool     *pgxpool.Pool
+	js       jetstream.JetStream
+	broker   *embednats.Server
+	store    string              // its directory
+	database string              // its URL
+	environ  map[string][]string // by service
+	metrics  map[string]string   // base URL by service
+	running  map[string]*exec.Cmd
 }
 
 func free(t *testing.T) string {
@@ -76,7 +84,8 @@ func free(t *testing.T) string {
 func newSystem(t *testing.T) *system {
 	t.Helper()
 	db := pgtest.New(t)
-	broker := natstest.New(t, natstest.WithTCP())
+	store := t.TempDir()
+	broker := natstest.New(t, natstest.WithTCP(), func(c *embednats.Config) { c.StoreDir = store })
 	emulator, err := googleemu.New(googleemu.Options{Log: zerolog.Nop()})
 	require.NoError(t, err)
 	require.NoError(t, googleemu.SeedDemo(emulator, time.Now()))
@@ -92,7 +101,7 @@ func newSystem(t *testing.T) *system {
 
 	httpAddr := free(t)
 	s := &system{
-		api: "http://" + httpAddr, google: google.URL, pool: db.Pool, js: js,
+		api: "http://" + httpAddr, google: google.URL, pool: db.Pool, js: js, broker: broker, store: store, database: db.URL,
 		environ: map[string][]string{}, metrics: map[string]string{}, running: map[string]*exec.Cmd{},
 	}
 	for name, extra := range map[string][]string{

@@ -1,0 +1,276 @@
+package service_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"fdc/internal/platform/bus"
+	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/seal"
+)
+
+// operator is the environment of a shell that may do everything.
+func (s *system) operator() []string {
+	dir, _ := binaries() // they are running
+	return []string{
+		"PATH=" + dir + ":" + os.Getenv("PATH"), "DATABASE_URL=" + s.database, "NATS_URL=nats://" + s.broker.Addr(),
+		"NATS_PASSWORD=" + s.broker.Password("ops"), "NATS_PASSWORD_PROVISION=" + s.broker.Password("provision"),
+	}
+}
+
+// runbook gives the shell blocks of docs/runbooks/NAME.md.
+func runbook(t *testing.T, name string) (blocks []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbooks", name+".md")) //nolint:gosec // a test names it
+	require.NoError(t, err)
+	for _, block := range strings.Split(string(text), "```sh\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		blocks = append(blocks, block)
+	}
+	require.NotEmpty(t, blocks)
+	return blocks
+}
+
+// shell carries out scripts, one after the other in one shell, and returns what they print.
+func (s *system) shell(t *testing.T, scripts []string, environ ...string) string {
+	t.Helper()
+	script := strings.Join(scripts, "\n")
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // a test's own
+	cmd.Env = append(s.operator(), environ...)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s\n%s", script, out)
+	return string(out)
+}
+
+func (s *system) startAll(t *testing.T) {
+	t.Helper()
+	services := []string{"api", bus.Syncer, bus.CacheInvalidator, bus.AuditArchiver}
+	for _, name := range services {
+		s.launch(t, name)
+	}
+	for _, name := range services {
+		s.awaitReady(t, name)
+	}
+}
+
+// drained waits until every committed event has been published and handled.
+func (s *system) drained(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return s.isDrained(t.Context()) }, 2*patience, 50*time.Millisecond, "outbox or consumers do not drain")
+}
+
+func (s *system) isDrained(ctx context.Context) bool {
+	stats, err := outbox.ReadStats(ctx, s.pool)
+	if err != nil || stats.Pending > 0 {
+		return false
+	}
+	for _, declared := range bus.Consumers() {
+		consumer, err := s.js.Consumer(ctx, bus.Events, declared.Name)
+		if err != nil {
+			return false
+		}
+		if info := consumer.CachedInfo(); info.NumPending > 0 || info.NumAckPending > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// The disk of NATS is lost while people work, and docs/runbooks/nats-lost.md is followed: every change that was acknowledged has its
+// row in the audit log, the caches are right, syncs work, and a socket is told to start anew.
+func TestRunbookNATSLost(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	require.EqualValues(t, 3, alice.work(t.Context(), 1))
+	s.shell(t, []string{`fdc flags set ai_cache off --reason "the model is being changed"`})
+	s.drained(t)
+
+	s.broker.Stop()
+	var acknowledged int64
+	for round := 2; round < 5; round++ {
+		acknowledged += alice.work(t.Context(), round)
+	}
+	require.EqualValues(t, 9, acknowledged, "requests without NATS")
+	require.NoError(t, os.RemoveAll(filepath.Join(s.store, "jetstream")))
+	require.NoError(t, s.broker.Restart(t.Context()))
+	var load sync.WaitGroup
+	load.Go(func() { acknowledged += alice.work(t.Context(), 5) }) // the recovery is under load
+
+	printed := s.shell(t, runbook(t, "nats-lost"))
+	load.Wait()
+	require.EqualValues(t, 9+4, acknowledged, "requests during the recovery, of which one asks for a sync")
+	require.Contains(t, printed, "the model is being changed")
+	s.drained(t)
+
+	// Data, tasks and the sign-up itself: what the tables say, the audit log says.
+	for what, query := range map[string]string{
+		"workspace.data_updated": `SELECT sum(version) FROM workspace_data`,
+		"task.created":           `SELECT count(*) FROM tasks WHERE version = 1`,
+		"sync.requested":         `SELECT count(*) FROM sync_jobs`,
+	} {
+		var want, got int64
+		require.NoError(t, s.pool.QueryRow(t.Context(), query).Scan(&want))
+		require.NoError(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_logs WHERE action = $1`, what).Scan(&got))
+		require.Positive(t, want, what)
+		require.Equal(t, want, got, what)
+	}
+	body, err := alice.call(t.Context(), http.MethodGet, s.api+"/api/workspaces/"+alice.workspace+"/data", "")
+	require.NoError(t, err)
+	require.Contains(t, string(body), `"patched": 5`)
+
+	alice.sync(t, s, "completed")
+	s.consistent(t)
+}
+
+// sync asks for one and waits until it has that status.
+func (u *user) sync(t *testing.T, s *system, want string) {
+	t.Helper()
+	body, err := u.call(t.Context(), http.MethodPost, s.api+"/api/google/sync", `{"type":"full"}`)
+	require.NoError(t, err)
+	var job struct{ JobID string }
+	require.NoError(t, json.Unmarshal(body, &job))
+	require.Eventually(t, func() bool {
+		var status string
+		err := s.pool.QueryRow(t.Context(), `SELECT status FROM sync_jobs WHERE id = $1`, job.JobID).Scan(&status)
+		return err == nil && status == want
+	}, patience, 20*time.Millisecond, "a sync that has %s", want)
+}
+
+// docs/runbooks/key-leaked.md: the master key is replaced while the services run, and what they have sealed stays readable without the
+// old one.
+func TestRunbookKeyLeaked(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	next := seal.NewKey("v2")
+	give := func(list string) {
+		for _, name := range []string{"api", bus.Syncer} {
+			s.stop(t, name)
+			s.environ[name] = append(s.environ[name], "MASTER_ENCRYPTION_KEYS="+list)
+			s.start(t, name)
+		}
+	}
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	alice.sync(t, s, "completed")
+	give(masterKey.Reveal() + "," + next.Reveal())
+	both := next.Reveal() + "," + masterKey.Reveal()
+	give(both)
+	printed := s.shell(t, runbook(t, "key-leaked"), "MASTER_ENCRYPTION_KEYS="+both)
+	require.Contains(t, printed, "nothing stored needs v1")
+	give(next.Reveal())
+	alice.sync(t, s, "completed")
+}
+
+// docs/runbooks/google-outage.md: requests don't wait for Google, the operator sees why syncs fail, and what was changed meanwhile
+// arrives when it is back.
+func TestRunbookGoogleOutage(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	alice.sync(t, s, "completed")
+	faults := func(list string) {
+		_, err := alice.call(t.Context(), http.MethodPut, s.google+"/_emulator/faults", list)
+		require.NoError(t, err)
+	}
+	faults(`[{"match":{"path":"/*"},"fault":{"status":403,"reason":"forbidden"}}]`)
+	require.EqualValues(t, 3, alice.work(t.Context(), 1))
+	alice.sync(t, s, "failed")
+	s.shell(t, []string{`fdc flags set sync_async off --reason "a test"`})
+	printed := s.shell(t, runbook(t, "google-outage"))
+	require.Contains(t, printed, "Google is down")
+	require.Regexp(t, `\w+ +\| +1 \|`, printed, "a reason, and how often")
+	faults(`[]`)
+	alice.sync(t, s, "completed")
+	var there int
+	require.NoError(t, s.pool.QueryRow(t.Context(), `
+		SELECT count(*) FROM tasks t JOIN google_task_links l ON l.task_id = t.id
+		WHERE t.title = 'task 1' AND l.google_task_id IS NOT NULL`).Scan(&there))
+	require.Equal(t, 1, there, "what was made meanwhile is at Google")
+}
+
+// docs/runbooks/archive-unreachable.md: nothing is dropped while the archive is away, and the month arrives when it is back.
+func TestRunbookArchiveUnreachable(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	dir := filepath.Join(t.TempDir(), "archive")
+	require.NoError(t, os.WriteFile(dir, nil, 0o600), "no directory")
+	_, err := s.pool.Exec(t.Context(), `
+		CREATE TABLE audit_logs_2024_01 (LIKE audit_logs INCLUDING ALL);
+		ALTER TABLE audit_logs ATTACH PARTITION audit_logs_2024_01 FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2024-02-01 00:00:00+00');
+		INSERT INTO audit_logs (event_id, occurred_at, actor_id, action, target_type, target_id, result, changes)
+		SELECT gen_random_uuid(), '2024-01-01 00:00:00+00'::timestamptz + n * interval '1 minute', 'system', 'task.created', 'task', n::text, 'ok', '{}'
+		FROM generate_series(1, 1000) AS n`)
+	require.NoError(t, err)
+	s.environ[bus.AuditArchiver] = append(s.environ[bus.AuditArchiver], "ARCHIVE_URL=file://"+dir, "AUDIT_RETENTION_MONTHS=1")
+	s.start(t, bus.AuditArchiver)
+	failed := regexp.MustCompile(`(?m)^audit_archive_failures_total.* [1-9]`)
+	require.Eventually(t, func() bool {
+		page, err := new(user{client: http.DefaultClient}).call(t.Context(), http.MethodGet, s.metrics[bus.AuditArchiver]+"/metrics", "")
+		return err == nil && failed.Match(page)
+	}, patience, 20*time.Millisecond, "a failure is counted")
+	rows := func() (n int) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_logs_2024_01`).Scan(&n))
+		return n
+	}
+	require.Equal(t, 1000, rows())
+	require.NoError(t, os.Remove(dir))
+	require.NoError(t, os.Mkdir(dir, 0o700))
+	printed := s.shell(t, runbook(t, "archive-unreachable"), "MONTH=2024-01", "ARCHIVE_URL=file://"+dir, "AUDIT_SIGNING_KEY="+strings.Repeat("A", 43)+"=")
+	require.Contains(t, printed, "1000 rows are as they were signed for")
+}
+
+// docs/runbooks/postgres-restored.md: the database goes back to a backup. Nobody is signed in who should not be, nothing of the lost
+// time is shown as if it were there, and the audit log knows of it.
+func TestRunbookPostgresRestored(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	alice.work(t.Context(), 1)
+	s.drained(t)
+	backup := filepath.Join(t.TempDir(), "backup")
+	s.shell(t, []string{`pg_dump --format custom --file "$BACKUP" "$DATABASE_URL"`}, "BACKUP="+backup)
+	at := time.Now().UTC()
+	alice.work(t.Context(), 2)
+	s.drained(t)
+	audited := func() (n int) {
+		require.NoError(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM audit_logs WHERE action <> 'ops.replayed'`).Scan(&n))
+		return n
+	}
+	all := audited()
+	for name := range s.running {
+		s.stop(t, name)
+	}
+	blocks := runbook(t, "postgres-restored")
+	s.shell(t, blocks[:1], "BACKUP="+backup)
+	s.pool.Reset()
+	require.Less(t, audited(), all)
+	s.startAll(t)
+	_, err := alice.call(t.Context(), http.MethodGet, s.api+"/api/auth/session", "")
+	require.ErrorContains(t, err, "401")
+	s.shell(t, blocks[1:], "BACKUP_TIME="+at.Format(time.RFC3339Nano))
+	require.Equal(t, all, audited())
+
+	_, err = alice.call(t.Context(), http.MethodGet, s.api+"/api/auth/login?redirect=/api/auth/session&login_hint=alice@example.net", "")
+	require.NoError(t, err)
+	body, err := alice.call(t.Context(), http.MethodGet, s.api+"/api/workspaces/"+alice.workspace+"/data", "")
+	require.NoError(t, err)
+	require.Contains(t, string(body), `"patched": 1`)
+	require.EqualValues(t, 3, alice.work(t.Context(), 3))
+	s.drained(t)
+	s.consistent(t)
+}
