@@ -31,6 +31,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("flags", d.testFlags)
 	t.Run("keys", d.testKeys)
 	t.Run("audit", d.testAudit)
+	t.Run("events", d.testEvents)
 	d.interrupt(t)
 }
 
