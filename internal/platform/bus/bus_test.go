@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,13 +52,27 @@ func TestUsersMayDoWhatTheyDo(t *testing.T) {
 			forbidden := []string{
 				"$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.EVENTS",
 				"$JS.API.STREAM.MSG.DELETE.EVENTS", "$JS.API.STREAM.PURGE.KV_sessions", "$JS.API.CONSUMER.PAUSE.EVENTS.audit-archiver",
+				"$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.PURGE.REPLAY", "$JS.API.STREAM.MSG.DELETE.REPLAY", "$JS.API.CONSUMER.RESET.EVENTS.syncer",
+				"$JS.API.CONSUMER.PAUSE.REPLAY.syncer", "$JS.API.CONSUMER.CREATE.REPLAY", "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.CONSUMER.CREATE.REPLAY.mine",
+				"$JS.API.CONSUMER.CREATE.REPLAY.syncer.replay.syncer.>", "$JS.API.CONSUMER.DELETE.REPLAY.syncer",
 			}
 			for _, other := range services[1:] {
 				if other == user {
 					continue
 				}
 				forbidden = append(forbidden, "$JS.API.CONSUMER.DELETE.EVENTS."+other, "$JS.API.CONSUMER.MSG.NEXT.EVENTS."+other,
-					"$JS.API.CONSUMER.CREATE.EVENTS."+other+".evt.>", "$JS.ACK.EVENTS."+other+".1.1.1.1.1", "dead."+other+".evt.x")
+					"$JS.API.CONSUMER.CREATE.EVENTS."+other, "$JS.API.CONSUMER.CREATE.EVENTS."+other+".evt.>",
+					"$JS.ACK.EVENTS."+other+".1.1.1.1.1", "dead."+other+".evt.x",
+					"$JS.API.CONSUMER.MSG.NEXT.EVENTS.replay-"+other, "$JS.ACK.EVENTS.replay-"+other+".1.1.1.1.1",
+					"$JS.API.CONSUMER.MSG.NEXT.REPLAY."+other, "$JS.ACK.REPLAY."+other+".1.1.1.1.1")
+			}
+			if user != "ops" {
+				forbidden = append(forbidden, "$JS.API.STREAM.MSG.DELETE.DEAD", bus.ReplaySubject(user, "evt.x"))
+				for _, name := range services[1:] {
+					name = bus.ReplayConsumer(name)
+					forbidden = append(forbidden, "$JS.API.CONSUMER.CREATE.EVENTS."+name, "$JS.API.CONSUMER.CREATE.EVENTS."+name+".evt.>",
+						"$JS.API.CONSUMER.DELETE.EVENTS."+name, "$JS.API.CONSUMER.PAUSE.EVENTS."+name)
+				}
 			}
 			if user != "api" && user != "ops" {
 				forbidden = append(forbidden, "evt.task.created.v1.x", "$JS.API.CONSUMER.CREATE.EVENTS.mine.evt.>")
@@ -86,6 +101,91 @@ func TestUsersMayDoWhatTheyDo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An operator begins, pauses and ends a replay, which its service drains; requeues through REPLAY; and takes a dead letter out.
+func TestOperatorsReplayAndServicesDrain(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t, natstest.WithTCP())
+	ops, owner := as(t, s, "ops"), as(t, s, "provision")
+	for _, consumer := range bus.Consumers() {
+		t.Run(consumer.Name, func(t *testing.T) {
+			service := as(t, s, consumer.Name)
+			_, err := ops.Publish(t.Context(), "evt.probe", nil)
+			require.NoError(t, err)
+			order := bus.ReplayOrder{ID: "x", Until: 100, StartedAt: time.Now(), StartedBy: "test"}
+			_, err = ops.CreateConsumer(t.Context(), bus.Events, consumer.ReplayConfig(order, 1, []string{"evt.probe", "evt.other"}, 1))
+			require.NoError(t, err)
+			name := bus.ReplayConsumer(consumer.Name)
+			_, err = ops.PauseConsumer(t.Context(), bus.Events, name, time.Now().Add(time.Hour))
+			require.NoError(t, err)
+			_, err = ops.ResumeConsumer(t.Context(), bus.Events, name)
+			require.NoError(t, err)
+			drain := func(stream, name string) {
+				bound, err := service.Consumer(t.Context(), stream, name)
+				require.NoError(t, err)
+				msg, err := bound.Next(jetstream.FetchMaxWait(patience))
+				require.NoError(t, err)
+				require.NoError(t, msg.DoubleAck(t.Context()))
+			}
+			drain(bus.Events, name)
+			bound, err := ops.Consumer(t.Context(), bus.Events, name)
+			require.NoError(t, err)
+			got, err := bus.ParseReplayOrder(bound.CachedInfo().Config.Metadata)
+			require.NoError(t, err)
+			require.Equal(t, order.Until, got.Until)
+			require.NoError(t, ops.DeleteConsumer(t.Context(), bus.Events, name))
+
+			_, err = ops.Publish(t.Context(), bus.ReplaySubject(consumer.Name, "evt.probe"), nil)
+			require.NoError(t, err)
+			drain(bus.Replay, consumer.Name)
+
+			ack, err := service.Publish(t.Context(), "dead."+consumer.Name+".evt.probe", nil)
+			require.NoError(t, err)
+			dead, err := ops.Stream(t.Context(), bus.Dead)
+			require.NoError(t, err)
+			require.NoError(t, dead.DeleteMsg(t.Context(), ack.Sequence))
+		})
+	}
+	queue, err := owner.Stream(t.Context(), bus.Replay)
+	require.NoError(t, err)
+	require.Zero(t, queue.CachedInfo().State.Msgs)
+
+	// Another consumer's name in the body is no way around.
+	for _, config := range []string{`"name":"syncer"`, `"durable_name":"syncer"`, `"name":"syncer","durable_name":"syncer"`} {
+		_, err := ops.Conn().Request("$JS.API.CONSUMER.CREATE.EVENTS.mine",
+			[]byte(`{"stream_name":"EVENTS","config":{`+config+`,"ack_policy":"explicit","filter_subject":"evt.none"}}`), patience)
+		require.NoError(t, err)
+	}
+	bound, err := owner.Consumer(t.Context(), bus.Events, bus.Syncer)
+	require.NoError(t, err)
+	require.Equal(t, "evt.sync.requested.v1.>", bound.CachedInfo().Config.FilterSubject+strings.Join(bound.CachedInfo().Config.FilterSubjects, ","))
+}
+
+func TestReplayOrderIsReadInFullOrRefused(t *testing.T) {
+	t.Parallel()
+	full := bus.ReplayOrder{
+		ID: "x", Until: 7, FromTime: time.Now().UTC(), UserID: "u", Rate: 0.5, StartedAt: time.Now().UTC(), StartedBy: "operator",
+	}
+	got, err := bus.ParseReplayOrder(full.Metadata())
+	require.NoError(t, err)
+	require.Equal(t, full, got)
+	least := bus.ReplayOrder{ID: "x", Until: 1, StartedAt: time.Now().UTC()}
+	got, err = bus.ParseReplayOrder(least.Metadata())
+	require.NoError(t, err)
+	require.Equal(t, least, got)
+	for key, value := range map[string]string{
+		"fdc-replay-id": "", "fdc-until": "0", "fdc-rate": "-1", "fdc-from-time": "yesterday", "fdc-started-at": "", "fdc-moon": "full",
+	} {
+		metadata := full.Metadata()
+		metadata[key] = value
+		_, err := bus.ParseReplayOrder(metadata)
+		require.ErrorContains(t, err, "metadata", key)
+	}
+	metadata := full.Metadata()
+	metadata["_nats.level"] = "1"
+	_, err = bus.ParseReplayOrder(metadata)
+	require.NoError(t, err, "the server adds its own")
 }
 
 // A service that starts first waits, says for what, and goes on when it is there.
@@ -154,6 +254,9 @@ func TestThreeReplicas(t *testing.T) {
 	}
 	for _, declared := range bus.Consumers() {
 		consumer, err := js.Consumer(t.Context(), bus.Events, declared.Name)
+		require.NoError(t, err)
+		require.Equal(t, 3, consumer.CachedInfo().Config.Replicas, declared.Name)
+		consumer, err = js.Consumer(t.Context(), bus.Replay, declared.Name)
 		require.NoError(t, err)
 		require.Equal(t, 3, consumer.CachedInfo().Config.Replicas, declared.Name)
 	}

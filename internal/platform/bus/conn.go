@@ -136,6 +136,13 @@ func BindConsumer(ctx context.Context, js jetstream.JetStream, name string, wait
 	})
 }
 
+// BindQueue waits until the durable consumer exists on Replay.
+func BindQueue(ctx context.Context, js jetstream.JetStream, name string, waiting func(what string)) (jetstream.Consumer, error) {
+	return await(ctx, "consumer "+name+" of "+Replay, waiting, func(ctx context.Context) (jetstream.Consumer, error) {
+		return js.Consumer(ctx, Replay, name)
+	})
+}
+
 // BindBucket waits until the bucket exists.
 func BindBucket(ctx context.Context, js jetstream.JetStream, name string, waiting func(what string)) (jetstream.KeyValue, error) {
 	return await(ctx, "bucket "+name, waiting, func(ctx context.Context) (jetstream.KeyValue, error) {

@@ -28,6 +28,9 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 		if _, err := js.CreateOrUpdateConsumer(ctx, Events, consumer.config(replicas)); err != nil {
 			return fmt.Errorf("provision consumer %s: %w", consumer.Name, err)
 		}
+		if _, err := js.CreateOrUpdateConsumer(ctx, Replay, consumer.queueConfig(replicas)); err != nil {
+			return fmt.Errorf("provision consumer %s of %s: %w", consumer.Name, Replay, err)
+		}
 	}
 	return nil
 }

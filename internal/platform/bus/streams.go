@@ -10,6 +10,8 @@ import (
 const (
 	Events = "EVENTS"
 	Dead   = "DEAD"
+	// Replay holds what single consumers are to get again.
+	Replay = "REPLAY"
 	// RateLimits holds the counters of platform/ratelimit.
 	RateLimits = "RATELIMIT"
 	// Checkpoints holds the signed checkpoints of the audit log.
@@ -30,7 +32,7 @@ const (
 	Live = "live.>"
 )
 
-// DedupeWindow is how long EVENTS remembers a message id.
+// DedupeWindow is how long EVENTS and Replay remember a message id.
 const DedupeWindow = time.Hour
 
 // Streams are the project's streams, at the given number of replicas.
@@ -65,6 +67,22 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			Discard:     jetstream.DiscardNew,
 			Duplicates:  DeadDedupeWindow,
 			AllowDirect: true,
+		},
+		{
+			Name:        Replay,
+			Description: "Events for one consumer to handle again",
+			Subjects:    []string{replayPrefix + ">"},
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			Retention:   jetstream.WorkQueuePolicy, // what has been handled is gone
+			MaxBytes:    1 << 30,
+			MaxMsgSize:  1 << 20,
+			// A full stream refuses, and who fills it waits until the consumers have caught up.
+			Discard: jetstream.DiscardNew,
+			// Somebody who was interrupted puts the same in again.
+			Duplicates:         DedupeWindow,
+			AllowAtomicPublish: true,
+			AllowDirect:        true,
 		},
 		{
 			Name:        Checkpoints,
