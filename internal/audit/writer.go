@@ -72,8 +72,13 @@ func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) erro
 		}
 		entries = append(entries, entry{r, d})
 	}
-	if err := w.write(ctx, entries); err != nil || len(entries) == 0 {
+	if err := w.write(ctx, entries); err != nil {
 		return err
+	}
+	// What comes again is old, and says nothing of how far the writer is behind.
+	entries = slices.DeleteFunc(entries, func(e entry) bool { return e.delivery.Replayed })
+	if len(entries) == 0 {
+		return nil
 	}
 	newest := slices.MaxFunc(entries, func(a, b entry) int { return a.row.occurredAt.Compare(b.row.occurredAt) })
 	w.lag.Set(max(0, w.now().Sub(newest.row.occurredAt).Seconds()))

@@ -24,29 +24,27 @@ const (
 
 const maxReason = 1024
 
+// errForgetting says that DEAD still knows the id of an earlier copy, which is not this one.
+var errForgetting = errors.New("an earlier copy had the same id; storing a new one once that is forgotten")
+
 // setAside copies the message to DEAD and says how to answer the original: terminate it once the copy is stored, else
 // keep it.
 func (w *Worker) setAside(ctx context.Context, d *Delivery, reason error) (outcome string, answer func() error) {
-	if err := w.bury(ctx, d, reason); err != nil {
-		w.log.Error().Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
-		return "retried", func() error { return d.msg.NakWithDelay(bus.DeadDedupeWindow + Backoff(d.Attempt)) }
+	err := w.bury(ctx, d, reason)
+	if err == nil {
+		w.dead.Inc()
+		return "dead", func() error { return d.msg.TermWithReason(firstLine(reason.Error())) }
 	}
-	w.dead.Inc()
-	return "dead", func() error { return d.msg.TermWithReason(firstLine(reason.Error())) }
+	w.log.Error().Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
+	return "retried", func() error { return d.msg.NakWithDelay(bus.DeadDedupeWindow + Backoff(d.Attempt)) }
 }
 
 func (w *Worker) bury(ctx context.Context, d *Delivery, reason error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	consumer := w.cfg.Consumer.Name
-	header := nats.Header{}
-	for key, values := range d.msg.Headers() {
-		// The server's own headers would steer the copy: its batch, its expected sequence.
-		if !strings.HasPrefix(key, "Nats-") {
-			header[key] = values
-		}
-	}
-	id := d.msg.Headers().Get(jetstream.MsgIDHeader)
+	header := ownHeaders(d.msg.Headers())
+	id := d.origin.MessageID
 	if id == "" {
 		id = "sequence-" + strconv.FormatUint(d.Sequence, 10)
 	}
@@ -56,7 +54,7 @@ func (w *Worker) bury(ctx context.Context, d *Delivery, reason error) error {
 	header.Set(HeaderAttempts, strconv.Itoa(min(d.Attempt, w.cfg.Consumer.MaxAttempts)))
 	header.Set(HeaderSequence, strconv.FormatUint(d.Sequence, 10))
 
-	ack, err := w.js.PublishMsg(ctx, &nats.Msg{Subject: "dead." + consumer + "." + d.msg.Subject(), Header: header, Data: d.msg.Data()},
+	ack, err := w.js.PublishMsg(ctx, &nats.Msg{Subject: "dead." + consumer + "." + d.origin.Subject, Header: header, Data: d.msg.Data()},
 		jetstream.WithExpectStream(bus.Dead))
 	if err != nil {
 		return fmt.Errorf("copy to %s: %w", bus.Dead, err)
@@ -64,14 +62,18 @@ func (w *Worker) bury(ctx context.Context, d *Delivery, reason error) error {
 	if !ack.Duplicate {
 		return nil
 	}
-	// Known already: either this very copy, when an earlier answer got lost, or one that was requeued and has failed again.
+	// Known already. It may be this very copy, when an earlier answer got lost. But one that was requeued and has failed
+	// again finds the letter that it was requeued from, or what is left of its id: that letter is deleted, or will be.
+	if d.origin.DeadLetter != 0 && ack.Sequence <= d.origin.DeadLetter {
+		return errForgetting
+	}
 	stream, err := w.js.Stream(ctx, bus.Dead)
 	if err != nil {
 		return fmt.Errorf("look up %s: %w", bus.Dead, err)
 	}
 	if _, err := stream.GetMsg(ctx, ack.Sequence); err != nil {
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return errors.New("an earlier copy is gone; storing a new one once its id is forgotten")
+			return errForgetting
 		}
 		return fmt.Errorf("look up the earlier copy: %w", err)
 	}

@@ -15,5 +15,14 @@
 // progress and tries again: an outage uses up no attempts and sets nothing aside.
 //
 // One poison event therefore holds nothing up, and the number of events in memory is bounded by Concurrency or, for
-// batches, by twice BatchSize.
+// batches, by twice BatchSize: of live events, and as many again of each of the two that follow.
+//
+// A worker handles again what operators ask for, beside its live events, with the same handler, retries and dead letters:
+//
+//   - copies in the stream REPLAY, such as requeued dead letters. Delivery.Sequence and a dead letter's subject and headers
+//     are those of the original.
+//   - a selection of EVENTS, as a second consumer on it that carries the rest of the selection (bus.ReplayOrder). It may
+//     come, be paused and go while the worker runs; what it lists and doesn't mean is acknowledged unhandled. One that a
+//     worker doesn't understand in full it leaves alone. A new one under the name of one that was given up is told apart
+//     within a second.
 package worker

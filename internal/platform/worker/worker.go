@@ -28,9 +28,11 @@ import (
 type Delivery struct {
 	Event    events.Event
 	Attempt  int    // 1 for the first
-	Sequence uint64 // in EVENTS
+	Sequence uint64 // in EVENTS; 0 when nobody knows it any more
+	Replayed bool   // it comes again at somebody's request
 
 	msg     jetstream.Msg
+	origin  origin
 	outcome error
 }
 
@@ -102,26 +104,6 @@ func orDefault[T int | time.Duration](v, def T) T {
 	return v
 }
 
-// Run consumes until ctx ends; then it fetches no more, finishes what it has, and returns nil. It waits for the consumer
-// to exist and outlives every failure of NATS.
-func (w *Worker) Run(ctx context.Context) error {
-	consumer, err := bus.BindConsumer(ctx, w.js, w.cfg.Consumer.Name, w.cfg.Waiting)
-	if err != nil {
-		return stopped(ctx, err)
-	}
-	w.log.Info().Msg("consuming")
-	for ctx.Err() == nil {
-		if err := w.consume(ctx, consumer); err != nil && ctx.Err() == nil {
-			w.log.Warn().Err(err).Msg("consuming interrupted")
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-	}
-	return nil
-}
-
 func stopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // that is its purpose
@@ -129,53 +111,41 @@ func stopped(ctx context.Context, err error) error {
 	return err
 }
 
-// prefetchBytes is what waits for the next batch: some thousand events of the usual size, so that a batch is there when the
-// one before is done, and no more memory than that when they are large. It is well above the largest message of EVENTS.
-const prefetchBytes = 4 << 20
-
 // consume pulls until ctx ends or the subscription breaks.
-func (w *Worker) consume(ctx context.Context, consumer jetstream.Consumer) error {
-	var prefetch jetstream.PullMessagesOpt = jetstream.PullMaxMessages(w.cfg.Concurrency * 2)
-	if w.cfg.HandleBatch != nil {
-		prefetch = jetstream.PullMaxBytes(prefetchBytes)
-	}
-	messages, err := consumer.Messages(prefetch, jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second))
+func (w *Worker) consume(ctx context.Context, consumer jetstream.Consumer, from source) error {
+	messages, err := w.pull(ctx, consumer, from)
 	if err != nil {
-		return fmt.Errorf("pull from %s: %w", w.cfg.Consumer.Name, err)
+		return err
 	}
-	// Drain delivers what has been fetched already and then ends the iteration.
-	stop := context.AfterFunc(ctx, messages.Drain)
-	defer stop()
-	defer messages.Stop()
-
+	defer messages.stop()
 	if w.cfg.HandleBatch != nil {
-		return w.consumeBatches(ctx, messages)
+		return w.consumeBatches(ctx, messages, from)
 	}
-	return w.consumeEach(ctx, messages)
+	return w.consumeEach(ctx, messages, from)
 }
 
-func (w *Worker) consumeEach(ctx context.Context, messages jetstream.MessagesContext) error {
+func (w *Worker) consumeEach(ctx context.Context, messages feed, from source) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	slots := make(chan struct{}, w.cfg.Concurrency)
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.first()
 		if err != nil {
 			return ended(err)
 		}
 		slots <- struct{}{}
 		running.Go(func() {
 			defer func() { <-slots }()
-			if d := w.open(ctx, msg); d != nil {
+			if d := w.open(ctx, msg, from); d != nil {
 				w.run(ctx, []*Delivery{d}, func(ctx context.Context) error { return w.cfg.Handle(ctx, d) })
 			}
 		})
 	}
 }
 
-func (w *Worker) consumeBatches(ctx context.Context, messages jetstream.MessagesContext) error {
+func (w *Worker) consumeBatches(ctx context.Context, messages feed, from source) error {
 	for {
-		msg, err := messages.Next()
+		msg, err := messages.first()
 		if err != nil {
 			return ended(err)
 		}
@@ -183,14 +153,14 @@ func (w *Worker) consumeBatches(ctx context.Context, messages jetstream.Messages
 		bytes := 0
 		closes, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.BatchWait)
 		for err == nil {
-			if d := w.open(ctx, msg); d != nil {
+			if d := w.open(ctx, msg, from); d != nil {
 				batch = append(batch, d)
 				bytes += len(msg.Data())
 			}
 			if len(batch) == w.cfg.BatchSize || bytes >= w.cfg.BatchBytes {
 				break
 			}
-			msg, err = messages.Next(jetstream.NextContext(closes))
+			msg, err = messages.more(closes)
 		}
 		cancel()
 		if len(batch) > 0 {
@@ -211,22 +181,29 @@ func ended(err error) error {
 }
 
 // open decodes a message. It settles what can't or must not be handled, and returns nil then.
-func (w *Worker) open(ctx context.Context, msg jetstream.Msg) *Delivery {
+func (w *Worker) open(ctx context.Context, msg jetstream.Msg, from source) *Delivery {
 	meta, err := msg.Metadata()
 	if err != nil {
 		// Not a JetStream delivery: there is nothing to answer.
 		w.log.Error().Err(err).Str("subject", msg.Subject()).Msg("message without metadata ignored")
 		return nil
 	}
-	d := &Delivery{
-		msg: msg, Sequence: meta.Sequence.Stream,
-		Attempt: int(min(meta.NumDelivered, 1<<30)),
-	}
-	if d.Attempt > w.cfg.Consumer.MaxAttempts {
-		w.settle(ctx, d, Discard(fmt.Errorf("%d deliveries ended without an answer", d.Attempt-1)))
+	d := &Delivery{msg: msg, Attempt: int(min(meta.NumDelivered, 1<<30)), Replayed: from.replayed()}
+	d.origin = w.originOf(msg, meta, from)
+	d.Sequence = d.origin.Sequence
+	d.Event, err = events.Decode(msg.Data())
+	if !from.means(meta, d.Event.UserID) {
+		w.skip(d)
 		return nil
 	}
-	if d.Event, err = events.Decode(msg.Data()); err != nil {
+	if from.due != nil {
+		from.due.Add(1)
+	}
+	switch {
+	case d.Attempt > w.cfg.Consumer.MaxAttempts:
+		w.settle(ctx, d, Discard(fmt.Errorf("%d deliveries ended without an answer", d.Attempt-1)))
+		return nil
+	case err != nil:
 		w.settle(ctx, d, Discard(fmt.Errorf("decode: %w", err)))
 		return nil
 	}
@@ -313,8 +290,7 @@ func (w *Worker) guard(ctx context.Context, batch []*Delivery, handle func(conte
 func (w *Worker) span(ctx context.Context, batch []*Delivery) (context.Context, trace.Span) {
 	opts := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindConsumer)}
 	if len(batch) == 1 {
-		header := batch[0].msg.Headers()
-		carrier := propagation.MapCarrier{"traceparent": header.Get("traceparent")}
+		carrier := propagation.MapCarrier{"traceparent": batch[0].msg.Headers().Get("traceparent")}
 		cause := trace.SpanContextFromContext(propagation.TraceContext{}.Extract(ctx, carrier))
 		if cause.IsValid() {
 			opts = append(opts, trace.WithLinks(trace.Link{SpanContext: cause}))
@@ -339,7 +315,7 @@ func (w *Worker) settle(ctx context.Context, d *Delivery, err error) {
 		outcome, answer = "retried", func() error { return d.msg.NakWithDelay(delay) }
 	}
 	if err != nil {
-		w.log.Warn().Err(err).Str("event_id", d.Event.ID).Str("event_type", d.Event.Type).Str("subject", d.msg.Subject()).
+		w.log.Warn().Err(err).Str("event_id", d.Event.ID).Str("event_type", d.Event.Type).Str("subject", d.origin.Subject).
 			Uint64("sequence", d.Sequence).Int("attempt", d.Attempt).Str("outcome", outcome).Msg("event not handled")
 	}
 	w.handled.WithLabelValues(outcome).Inc()

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
@@ -25,6 +26,7 @@ import (
 
 // rig is a provisioned server and a consumer with short times.
 type rig struct {
+	server   *embednats.Server
 	js       jetstream.JetStream
 	stream   jetstream.Stream
 	consumer bus.Consumer
@@ -32,31 +34,47 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	nc, err := natstest.New(t).Connect("provision")
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := bus.JetStream(nc)
+	server := natstest.New(t)
+	js, err := bus.JetStream(natstest.Connect(t, server, "provision"))
 	require.NoError(t, err)
 	require.NoError(t, bus.Provision(t.Context(), js, 1))
 	stream, err := js.Stream(t.Context(), bus.Events)
 	require.NoError(t, err)
-	r := &rig{js: js, stream: stream, consumer: bus.Consumer{
-		Name: "probe", Filters: []string{"evt.>"}, AckWait: 300 * time.Millisecond, MaxAckPending: 1000, MaxAttempts: 3,
-	}}
-	_, err = stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{
-		Durable: r.consumer.Name, FilterSubjects: r.consumer.Filters, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: r.consumer.AckWait, MaxDeliver: r.consumer.MaxAttempts + 10, MaxAckPending: r.consumer.MaxAckPending,
-	})
+	r := &rig{server: server, js: js, stream: stream}
+	return r.as(t, "probe")
+}
+
+// as is the same server with a consumer of another name.
+func (r *rig) as(t *testing.T, name string) *rig {
+	t.Helper()
+	other := *r
+	other.consumer = bus.Consumer{
+		Name: name, Filters: []string{"evt.>"}, AckWait: 300 * time.Millisecond, MaxAckPending: 1000, MaxAttempts: 3,
+	}
+	config := jetstream.ConsumerConfig{
+		Durable: name, FilterSubjects: other.consumer.Filters, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: other.consumer.AckWait, MaxDeliver: other.consumer.MaxAttempts + 10, MaxAckPending: other.consumer.MaxAckPending,
+	}
+	_, err := r.js.CreateConsumer(t.Context(), bus.Events, config)
 	require.NoError(t, err)
-	return r
+	config.FilterSubjects = []string{bus.ReplaySubject(name, ">")}
+	_, err = r.js.CreateConsumer(t.Context(), bus.Replay, config)
+	require.NoError(t, err)
+	return &other
 }
 
 // publish puts an event on the stream.
 func (r *rig) publish(t *testing.T) events.Event {
 	t.Helper()
+	return r.publishOf(t, "")
+}
+
+// publishOf puts an event that concerns a user on the stream.
+func (r *rig) publishOf(t *testing.T, user string) events.Event {
+	t.Helper()
 	workspace := events.NewID()
 	task := events.NewID()
-	e := events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor, WorkspaceID: workspace}, task,
+	e := events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor, WorkspaceID: workspace, UserID: user}, task,
 		events.TaskDeleted{TaskID: task, WorkspaceID: workspace, Version: 2, Origin: "user"})
 	body, err := events.Encode(e)
 	require.NoError(t, err)
@@ -341,8 +359,6 @@ func TestABatchSucceedsButForWhatItFails(t *testing.T) {
 	require.LessOrEqual(t, largest.Load(), int32(10))
 }
 
-// Requeued after its dead letter was removed, the event fails again under the same message id: it must be set aside anew,
-// not dropped as a duplicate.
 // Large events make small batches: memory is bounded by bytes, not by their number.
 func TestABatchIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
@@ -372,6 +388,8 @@ func TestABatchIsBoundedInBytes(t *testing.T) {
 	require.Greater(t, largest.Load(), int64(1))
 }
 
+// Requeued after its dead letter was removed, the event fails again under the same message id: it must be set aside anew,
+// not dropped as a duplicate.
 func TestADeadLetterThatFailsAgainIsKept(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
