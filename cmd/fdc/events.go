@@ -37,7 +37,7 @@ func filterFlags(cmd *cobra.Command, w *replay.Words) {
 // selectionOf reads the flags. An empty one was meant to say something.
 func selectionOf(cmd *cobra.Command, w replay.Words) (replay.Selection, error) {
 	for _, name := range []string{"since", "until", "from-seq", "to-seq", "user", "workspace"} {
-		if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
 			return replay.Selection{}, usage("--%s is empty", name)
 		}
 	}

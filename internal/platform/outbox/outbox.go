@@ -18,23 +18,60 @@ import (
 // Append inserts the event into the outbox in the caller's transaction. The caller has locked or bumped the row of the
 // event's aggregate in the same transaction. An event that breaks the wire contract is refused here, before the commit.
 func Append(ctx context.Context, tx pgx.Tx, event events.Event) error {
-	if t, ok := events.TypeByName(event.Type); !ok || !t.Stored {
-		return fmt.Errorf("append event: %s is not for the stream", event.Type)
-	}
-	body, err := events.Encode(event)
+	body, err := encode(event)
 	if err != nil {
-		return fmt.Errorf("append event: %w", err)
+		return err
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
 	_, err = tx.Exec(ctx, `
 		INSERT INTO outbox (event_id, aggregate, version, subject, body, traceparent)
 		VALUES ($1, $2, $3, $4, $5, $6)`,
-		event.ID, event.Aggregate(), event.Version(), event.NATSSubject(), body, carrier["traceparent"])
+		event.ID, event.Aggregate(), event.Version(), event.NATSSubject(), body, traceparent(ctx))
 	if err != nil {
 		return fmt.Errorf("append event %s of %s: %w", event.Type, event.Aggregate(), err)
 	}
 	return nil
+}
+
+// AppendAll is Append for many events, in their order, with one statement.
+func AppendAll(ctx context.Context, tx pgx.Tx, list []events.Event) error {
+	n := len(list)
+	ids, aggregates, subjects := make([]string, n), make([]string, n), make([]string, n)
+	versions, bodies := make([]int64, n), make([][]byte, n)
+	for i, event := range list {
+		body, err := encode(event)
+		if err != nil {
+			return err
+		}
+		ids[i], aggregates[i], versions[i], subjects[i], bodies[i] = event.ID, event.Aggregate(), event.Version(), event.NATSSubject(), body
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO outbox (event_id, aggregate, version, subject, body, traceparent)
+		SELECT event_id, aggregate, version, subject, body, $6
+		FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::bytea[])
+		     WITH ORDINALITY AS event (event_id, aggregate, version, subject, body, n)
+		ORDER BY n`,
+		ids, aggregates, versions, subjects, bodies, traceparent(ctx))
+	if err != nil {
+		return fmt.Errorf("append %d events: %w", n, err)
+	}
+	return nil
+}
+
+func encode(event events.Event) ([]byte, error) {
+	if t, ok := events.TypeByName(event.Type); !ok || !t.Stored {
+		return nil, fmt.Errorf("append event: %s is not for the stream", event.Type)
+	}
+	body, err := events.Encode(event)
+	if err != nil {
+		return nil, fmt.Errorf("append event: %w", err)
+	}
+	return body, nil
+}
+
+func traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
 }
 
 // Outbox runs transactions that append events. It is safe for concurrent use.

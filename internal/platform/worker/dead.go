@@ -27,20 +27,62 @@ const maxReason = 1024
 // errForgetting says that DEAD still knows the id of an earlier copy, which is not this one.
 var errForgetting = errors.New("an earlier copy had the same id; storing a new one once that is forgotten")
 
+// mostHeld is how many events wait in memory for DEAD to take their copy. Further ones wait in their stream, where each
+// delivery counts: few are made.
+const (
+	mostHeld      = 256
+	overflowDelay = time.Minute
+)
+
 // setAside copies the message to DEAD and says how to answer the original: terminate it once the copy is stored, else
-// keep it.
+// keep it. While DEAD can't take the copy the event is held with its reason, as an outage of DEAD is not the event's fault.
 func (w *Worker) setAside(ctx context.Context, d *Delivery, reason error) (outcome string, answer func() error) {
 	err := w.bury(ctx, d, reason)
 	if err == nil {
 		w.dead.Inc()
 		return "dead", func() error { return d.msg.TermWithReason(firstLine(reason.Error())) }
 	}
-	w.log.Error().Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
-	return "retried", func() error { return d.msg.NakWithDelay(bus.DeadDedupeWindow + Backoff(d.Attempt)) }
+	log := w.log.Error()
+	if errors.Is(err, errForgetting) {
+		log = w.log.Warn()
+	}
+	log.Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
+	if w.held.TryGo(func() error { w.hold(ctx, d, reason); return nil }) {
+		return "held", func() error { return nil }
+	}
+	return "retried", func() error { return d.msg.NakWithDelay(overflowDelay + Backoff(d.Attempt)) }
 }
 
+// hold tries until the copy is stored, telling the server that work is in progress, or until the service stops: then the
+// event is delivered again.
+func (w *Worker) hold(ctx context.Context, d *Delivery, reason error) {
+	beat := time.NewTicker(w.cfg.Consumer.AckWait / 3)
+	defer beat.Stop()
+	for tries := 1; ; {
+		retry := time.After(min(Backoff(tries), 5*time.Second))
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				w.answer(d, d.msg.Nak)
+				return
+			case <-beat.C:
+				w.answer(d, d.msg.InProgress)
+			case <-retry:
+				waiting = false
+			}
+		}
+		if tries++; w.bury(ctx, d, reason) == nil {
+			w.dead.Inc()
+			w.handled.WithLabelValues("dead").Inc()
+			w.answer(d, func() error { return d.msg.TermWithReason(firstLine(reason.Error())) })
+			return
+		}
+	}
+}
+
+// bury stores the copy. It is not interrupted by the end of ctx.
 func (w *Worker) bury(ctx context.Context, d *Delivery, reason error) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	consumer := w.cfg.Consumer.Name
 	header := ownHeaders(d.msg.Headers())

@@ -101,7 +101,5 @@ func (s source) means(meta *jetstream.MsgMetadata, userID string) bool {
 // skip answers for what is not part of the replay.
 func (w *Worker) skip(d *Delivery) {
 	w.handled.WithLabelValues("skipped").Inc()
-	if err := d.msg.Ack(); err != nil {
-		w.log.Warn().Err(err).Uint64("sequence", d.Sequence).Msg("could not answer the server")
-	}
+	w.answer(d, d.msg.Ack)
 }

@@ -40,7 +40,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	sources.Go(func() { w.drainQueue(ctx) })
 	sources.Go(func() { w.drainReplays(ctx) })
 	sources.Wait()
-	return nil
+	return w.held.Wait()
 }
 
 // drain consumes until ctx ends, whatever happens.

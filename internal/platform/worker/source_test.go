@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -311,8 +312,20 @@ func TestAPoisonReplayBecomesADeadLetter(t *testing.T) {
 		for sequence := uint64(3); sequence <= 4; sequence++ {
 			require.Eventually(t, func() bool {
 				letter, err := dead.GetMsg(t.Context(), sequence)
-				return err == nil && (letter.Subject == "dead.probe."+garbage || letter.Subject == "dead.probe."+poison.NATSSubject())
+				if err != nil {
+					return false
+				}
+				reason, attempts := letter.Header.Get(worker.HeaderReason), letter.Header.Get(worker.HeaderAttempts)
+				if letter.Subject == "dead.probe."+garbage {
+					return strings.HasPrefix(reason, "decode: ") && attempts == "1"
+				}
+				return letter.Subject == "dead.probe."+poison.NATSSubject() && reason == "still poison" && attempts == "3"
 			}, 40*time.Second, 20*time.Millisecond)
+			for _, header := range []string{worker.HeaderDeadLetter, worker.HeaderOriginalID, worker.HeaderOriginalSequence} {
+				letter, err := dead.GetMsg(t.Context(), sequence)
+				require.NoError(t, err)
+				require.Empty(t, letter.Header.Get(header))
+			}
 		}
 		r.queueEmpty(t)
 		info, err := dead.Info(t.Context())
@@ -330,4 +343,49 @@ func (r *rig) settle(t *testing.T) {
 	require.NoError(t, err)
 	_, err = r.stream.ResetConsumerToSequence(t.Context(), r.consumer.Name, info.State.LastSeq+1)
 	require.NoError(t, err)
+}
+
+// A stream DEAD that is full takes no letter: the events stay, with their reasons, hold nothing up, and are set aside when there
+// is room again.
+func TestAFullDeadStreamLosesNothing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, cfg func(worker.Handler) worker.Config) {
+		t.Helper()
+		r := newRig(t)
+		dead, err := r.js.Stream(t.Context(), bus.Dead)
+		require.NoError(t, err)
+		config := dead.CachedInfo().Config
+		full := config
+		full.MaxMsgs = 1
+		_, err = r.js.UpdateStream(t.Context(), full)
+		require.NoError(t, err)
+		poison := map[string]bool{}
+		for range 5 {
+			poison[r.publish(t).ID] = true
+		}
+		good := r.publish(t)
+		var seen calls
+		r.start(t, cfg(func(_ context.Context, d *worker.Delivery) error {
+			seen.add(d.Event.ID)
+			if poison[d.Event.ID] {
+				return worker.RetryAfter(errors.New("poison"), time.Millisecond)
+			}
+			return nil
+		}))
+		r.dead(t, 1)
+		require.Eventually(t, func() bool { return seen.of(good.ID) == 1 }, 10*time.Second, 5*time.Millisecond)
+		for id := range poison {
+			require.Eventually(t, func() bool { return seen.of(id) == 3 }, 10*time.Second, 5*time.Millisecond)
+		}
+		_, err = r.js.UpdateStream(t.Context(), config)
+		require.NoError(t, err)
+		for _, letter := range r.dead(t, 5) {
+			require.Equal(t, "poison", letter.Header.Get(worker.HeaderReason))
+			require.Equal(t, "3", letter.Header.Get(worker.HeaderAttempts))
+		}
+		r.settled(t)
+		for id := range poison {
+			require.Equal(t, 3, seen.of(id), "handled again while it waited for DEAD")
+		}
+	})
 }

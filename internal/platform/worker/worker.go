@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 
 	"fdc/events"
 	"fdc/internal/platform/bus"
@@ -71,6 +72,8 @@ type Worker struct {
 	handled  *prometheus.CounterVec
 	duration prometheus.Histogram
 	dead     prometheus.Counter
+
+	held errgroup.Group // dead letters that DEAD has not taken yet
 }
 
 // New returns a worker; Run starts it.
@@ -93,6 +96,7 @@ func New(js jetstream.JetStream, cfg Config) *Worker {
 			Name: "dlq_total", Help: "Events set aside in DEAD.", ConstLabels: labels,
 		}),
 	}
+	w.held.SetLimit(mostHeld)
 	cfg.Metrics.MustRegister(w.handled, w.duration, w.dead, newLag(js, cfg.Consumer.Name))
 	return w
 }
@@ -239,7 +243,7 @@ func (w *Worker) run(ctx context.Context, batch []*Delivery, handle func(context
 		if d.outcome == nil {
 			d.outcome = err
 		}
-		w.settle(work, d, d.outcome)
+		w.settle(ctx, d, d.outcome)
 	}
 }
 
@@ -319,8 +323,12 @@ func (w *Worker) settle(ctx context.Context, d *Delivery, err error) {
 			Uint64("sequence", d.Sequence).Int("attempt", d.Attempt).Str("outcome", outcome).Msg("event not handled")
 	}
 	w.handled.WithLabelValues(outcome).Inc()
+	w.answer(d, answer)
+}
+
+// answer tells the server. What it doesn't hear comes again after AckWait.
+func (w *Worker) answer(d *Delivery, answer func() error) {
 	if err := answer(); err != nil {
-		// The message comes again after AckWait.
 		w.log.Warn().Err(err).Uint64("sequence", d.Sequence).Msg("could not answer the server")
 	}
 }
