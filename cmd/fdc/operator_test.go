@@ -32,6 +32,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("keys", d.testKeys)
 	t.Run("audit", d.testAudit)
 	t.Run("events", d.testEvents)
+	t.Run("doctor", d.testDoctor)
 	d.interrupt(t)
 }
 

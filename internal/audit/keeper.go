@@ -140,17 +140,17 @@ func (k *Keeper) look(ctx context.Context, q postgres.Querier) (ahead int, err e
 	if err != nil {
 		return 0, err
 	}
-	ahead = monthsAhead(list, k.now())
+	ahead = Ahead(list, k.now())
 	k.ahead.Set(float64(ahead))
 	return ahead, nil
 }
 
-// alertBelow is how many months ahead are too few: time to see why no more are made.
-const alertBelow = 2
+// AlertBelow is how many months ahead are too few: time to see why no more are made.
+const AlertBelow = 2
 
 // alert tells that the months run out, once until there are enough again.
 func (k *Keeper) alert(ctx context.Context, conn *pgx.Conn, ahead int) error {
-	low := ahead < alertBelow
+	low := ahead < AlertBelow
 	if low && !k.low.Load() {
 		k.log.Error().Int("months_ahead", ahead).Msg("audit partitions run out")
 		last := monthOf(k.now()).add(max(ahead, 0))

@@ -110,9 +110,9 @@ func EnsurePartitions(ctx context.Context, db DB, now time.Time, aheadMonths int
 	return created, nil
 }
 
-// monthsAhead counts the months after the current one that have their partition, up to the first gap; -1 when even the
+// Ahead counts the months after the current one that have their partition, up to the first gap; -1 when even the
 // current one has none.
-func monthsAhead(list []Partition, now time.Time) int {
+func Ahead(list []Partition, now time.Time) int {
 	attached := attachedMonths(list)
 	current := monthOf(now)
 	n := 0

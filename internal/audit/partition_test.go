@@ -171,7 +171,7 @@ func TestKeeperOutlivesItsConnection(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		list, err := Partitions(t.Context(), db.Pool)
-		return err == nil && monthsAhead(list, time.Now()) == MonthsAhead && pid() != first && leads()
+		return err == nil && Ahead(list, time.Now()) == MonthsAhead && pid() != first && leads()
 	}, patience, 10*time.Millisecond)
 }
 
@@ -194,7 +194,7 @@ func TestMonthsAhead(t *testing.T) {
 		{of("2026-11", "2026-12", "2027-01", "2027-03"), 1},
 		{append(of("2026-12", "2027-01"), Partition{Month: "2027-02", State: StateDetached}), 1},
 	} {
-		require.Equal(t, tc.want, monthsAhead(tc.list, now))
+		require.Equal(t, tc.want, Ahead(tc.list, now))
 	}
 }
 

@@ -403,3 +403,16 @@ func probe(ctx context.Context, p port) error {
 	}
 	return l.Close()
 }
+
+// ReadPasswords finds those of the users of NATS under a data directory.
+func ReadPasswords(data string) (map[string]seal.Secret, error) {
+	kept, err := readSecrets(data)
+	if err != nil {
+		return nil, err
+	}
+	passwords := map[string]seal.Secret{}
+	for user, password := range kept.NATS {
+		passwords[user] = seal.Secret(password)
+	}
+	return passwords, nil
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -128,4 +130,57 @@ func (s *Service) resealAccount(ctx context.Context, userID string) (resealed in
 		return 0, err
 	}
 	return resealed, nil
+}
+
+// KeyTrial is what became of the stored tokens that are sealed with one key.
+type KeyTrial struct {
+	Key        string // its version
+	Known      bool   // whether we have a key of that version
+	Sealed     int64
+	Opened     int // of those that were tried
+	Unreadable int
+}
+
+// TryTokens opens some of the stored tokens of every key, the newest ones, and forgets them again.
+func (s *Service) TryTokens(ctx context.Context, each int) ([]KeyTrial, error) {
+	counts, err := s.TokenKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var trials []KeyTrial
+	for _, version := range slices.Sorted(maps.Keys(counts)) {
+		trial := KeyTrial{Key: version, Known: slices.Contains(s.keys.Versions(), version), Sealed: counts[version]}
+		if trial.Known {
+			if err := s.try(ctx, &trial, each); err != nil {
+				return nil, err
+			}
+		}
+		trials = append(trials, trial)
+	}
+	return trials, nil
+}
+
+func (s *Service) try(ctx context.Context, trial *KeyTrial, limit int) error {
+	prefix := append([]byte{byte(len(trial.Key))}, trial.Key...) //nolint:gosec // ParseKeys bounds it
+	rows, err := s.ob.Pool().Query(ctx, `
+		SELECT user_id::text, t.kind, t.token
+		FROM google_accounts a CROSS JOIN LATERAL (VALUES ($3::text, a.access_token), ($4::text, a.refresh_token)) t (kind, token)
+		WHERE substr(t.token, 1, length($1::bytea)) = $1 ORDER BY updated_at DESC LIMIT $2`, prefix, limit, kindAccess, kindRefresh)
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("read tokens sealed with %s: %w", trial.Key, err))
+	}
+	var userID, kind string
+	var sealed []byte
+	_, err = pgx.ForEachRow(rows, []any{&userID, &kind, &sealed}, func() error {
+		if _, err := s.open(userID, kind, sealed); err != nil {
+			trial.Unreadable++
+		} else {
+			trial.Opened++
+		}
+		return nil
+	})
+	if err != nil {
+		return postgres.Fault(fmt.Errorf("read tokens sealed with %s: %w", trial.Key, err))
+	}
+	return nil
 }

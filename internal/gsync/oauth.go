@@ -162,3 +162,11 @@ func (s *Service) revoke(ctx context.Context, token string) error {
 	}
 	return nil
 }
+
+// Hosts are the servers that have to be reachable: Google's own for OAuth, Tasks and Calendar, or the one at Endpoint.
+func (o OAuth) Hosts() []string {
+	if o.Endpoint != "" {
+		return []string{o.Endpoint}
+	}
+	return []string{"https://oauth2.googleapis.com", "https://tasks.googleapis.com", "https://www.googleapis.com"}
+}

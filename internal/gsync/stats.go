@@ -3,6 +3,7 @@ package gsync
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"fdc/internal/platform/postgres"
 )
@@ -30,4 +31,19 @@ func ReadStats(ctx context.Context, q postgres.Querier) (Stats, error) {
 		return Stats{}, fmt.Errorf("count sync jobs: %w", err)
 	}
 	return s, nil
+}
+
+// Overdue is for how long the job that waits longest has waited beyond its time: for a syncer, or for another one than the one that
+// held it and is gone. Zero when none does.
+func Overdue(ctx context.Context, q postgres.Querier) (time.Duration, error) {
+	var seconds float64
+	err := q.QueryRow(ctx, `
+		SELECT coalesce(extract(epoch FROM clock_timestamp() - min(due)), 0)::float8 FROM (
+			SELECT run_after AS due FROM sync_jobs WHERE status = 'pending'
+			UNION ALL SELECT lease_expires_at FROM sync_jobs WHERE status = 'processing'
+		) jobs WHERE due < clock_timestamp()`).Scan(&seconds)
+	if err != nil {
+		return 0, fmt.Errorf("look for overdue sync jobs: %w", err)
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
 }
