@@ -51,8 +51,11 @@ func (t *auditTools) archiver(c *cli) *audit.Archiver {
 // withAudit runs fn with the database, NATS, the archive and the key of the environment, or of a running fdc dev.
 func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTools) error) error {
 	archive := service.ArchiveConfig{URL: c.environ["ARCHIVE_URL"]}
-	signing := c.environ[signingKey]
-	if c.environ["NATS_URL"] == "" && c.environ["DATABASE_URL"] == "" {
+	signing, err := daemon.FromFile(c.environ, signingKey)
+	if err != nil {
+		return &daemon.UsageError{Err: err}
+	}
+	if c.onDev() {
 		data, err := filepath.Abs(c.data)
 		if err != nil {
 			return fmt.Errorf("--data: %w", err)
@@ -72,7 +75,6 @@ func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTool
 		return &daemon.UsageError{Err: err}
 	}
 	t := &auditTools{where: archive.URL}
-	var err error
 	if signing != "" {
 		if t.key, err = audit.ParseSigningKey(signing); err != nil {
 			return usage("%s: %w", signingKey, err)

@@ -13,6 +13,7 @@ import (
 
 	"fdc/internal/devstack"
 	"fdc/internal/gsync"
+	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/seal"
 )
@@ -114,9 +115,12 @@ func (c *cli) printKeys(r keyReport) error {
 
 // withSealed runs fn with the keys and the service that seals with them.
 func (c *cli) withSealed(ctx context.Context, fn func(context.Context, *seal.Keys, *gsync.Service) error) error {
-	list := seal.Secret(c.environ[masterKeys])
+	value, err := daemon.FromFile(c.environ, masterKeys)
+	if err != nil {
+		return &daemon.UsageError{Err: err}
+	}
+	list := seal.Secret(value)
 	if list == "" {
-		var err error
 		if list, err = devstack.ReadMasterKeys(c.data); err != nil {
 			return errors.Join(err, errors.New("start fdc dev, name its --data, or set "+masterKeys))
 		}

@@ -44,7 +44,7 @@ type operatorConfig struct {
 // operator reads the environment, or finds a running fdc dev when that says nothing of NATS and the database.
 func (c *cli) operator() (operatorConfig, error) {
 	environ := maps.Clone(c.environ)
-	if environ["NATS_URL"] == "" && environ["DATABASE_URL"] == "" {
+	if c.onDev() {
 		found, err := devstack.ReadAddresses(c.data)
 		if err != nil {
 			return operatorConfig{}, errors.Join(err, errors.New("start fdc dev, name its --data, or set NATS_URL and DATABASE_URL"))
@@ -52,6 +52,11 @@ func (c *cli) operator() (operatorConfig, error) {
 		environ["NATS_URL"], environ["DATABASE_URL"] = found.NATS, found.Postgres
 	}
 	return daemon.ParseEnv[operatorConfig](environ)
+}
+
+// onDev reports whether the environment names no other system than a running fdc dev.
+func (c *cli) onDev() bool {
+	return c.environ["NATS_URL"] == "" && c.environ["DATABASE_URL"] == "" && c.environ["DATABASE_URL_FILE"] == ""
 }
 
 func (c *cli) readStatus(ctx context.Context) (service.Status, error) {

@@ -11,12 +11,16 @@ import (
 
 // ParseEnv reads a config struct from the environment. The error, a *UsageError, names every missing and every malformed
 // variable at once. A config, or a struct within it, that has a Validate method is asked what else is wrong.
+//
+// A field of type seal.Secret, or with the tag file:"yes", is a secret: NAME_FILE may name a file that holds the value of NAME.
 func ParseEnv[T any](environ map[string]string) (T, error) {
-	var problems []string
+	environ, problems := readFiles(environ, SecretVariables(reflect.TypeFor[T]()))
 	config, err := env.ParseAsWithOptions[T](env.Options{Environment: environ})
 	if aggregate, ok := errors.AsType[env.AggregateError](err); ok {
 		for _, e := range aggregate.Errors {
-			problems = append(problems, explain(reflect.TypeFor[T](), e))
+			if problem := explain(reflect.TypeFor[T](), e); !mentioned(problems, problem) {
+				problems = append(problems, problem)
+			}
 		}
 	} else if err != nil {
 		problems = append(problems, err.Error())
@@ -94,11 +98,11 @@ func validate(v reflect.Value) []string {
 	return problems
 }
 
-// mentioned reports whether the variable that the problem starts with has been complained about.
+// mentioned reports whether the variable that the problem starts with has been complained about, or the one that names its file.
 func mentioned(problems []string, problem string) bool {
 	name, _, _ := strings.Cut(problem, ":")
 	for _, p := range problems {
-		if strings.HasPrefix(p, name+":") {
+		if strings.HasPrefix(p, name+":") || strings.HasPrefix(p, name+fileSuffix+":") {
 			return true
 		}
 	}

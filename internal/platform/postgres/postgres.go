@@ -18,9 +18,9 @@ import (
 
 // Config is how to reach the database.
 type Config struct {
-	URL            string        `env:"DATABASE_URL,required,notEmpty"`
-	DirectURL      string        `env:"DATABASE_DIRECT_URL"`
-	ReplicaURL     string        `env:"DATABASE_REPLICA_URL"`
+	URL            string        `env:"DATABASE_URL,required,notEmpty" file:"yes"` // they hold passwords
+	DirectURL      string        `env:"DATABASE_DIRECT_URL" file:"yes"`
+	ReplicaURL     string        `env:"DATABASE_REPLICA_URL" file:"yes"`
 	MaxConns       int32         `env:"DATABASE_MAX_CONNS" envDefault:"10"`
 	ConnectTimeout time.Duration `env:"DATABASE_CONNECT_TIMEOUT" envDefault:"10s"`
 	QueryTimeout   time.Duration `env:"DATABASE_QUERY_TIMEOUT" envDefault:"30s"`
