@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack"
+	"fdc/internal/devstack/readme"
 	"fdc/internal/service"
 )
 
@@ -124,7 +125,7 @@ func TestTheTourAndASecondStart(t *testing.T) {
 	args := append([]string{"--data", data}, anyPorts...)
 	d := startDev(t, args...)
 
-	tour := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", readmeShell(t, "A tour")) //nolint:gosec // from the README
+	tour := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", readme.Shell(t, "A tour")) //nolint:gosec // from the README
 	tour.Dir = filepath.Join("..", "..")
 	tour.Env = append(os.Environ(), "FDC="+d.HTTP) //nolint:forbidigo // the shell of the tour is a user's
 	out, err := tour.CombinedOutput()
@@ -165,7 +166,7 @@ func TestTheEmulatorAlone(t *testing.T) {
 	}
 	for _, when := range []string{"new", "again"} {
 		url, interrupt := start(t)
-		_, example, ok := strings.Cut(readmeShell(t, "Google without Google"), "GOOGLE=")
+		_, example, ok := strings.Cut(readme.Shell(t, "Google without Google"), "GOOGLE=")
 		require.True(t, ok)
 		shell := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", "GOOGLE="+example) //nolint:gosec // from the README
 		shell.Env = append(os.Environ(), "GOOGLE="+url)                                                //nolint:forbidigo // the shell is a user's
@@ -176,24 +177,6 @@ func TestTheEmulatorAlone(t *testing.T) {
 		}
 		interrupt()
 	}
-}
-
-// readmeShell is the shell blocks of the README under a heading.
-func readmeShell(t *testing.T, heading string) string {
-	t.Helper()
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
-	require.NoError(t, err)
-	_, section, ok := strings.Cut(string(readme), "\n## "+heading+"\n")
-	require.True(t, ok, "the README has no %s", heading)
-	section, _, _ = strings.Cut(section, "\n## ")
-	var blocks []string
-	for _, block := range strings.Split(section, "```sh\n")[1:] {
-		block, _, ok = strings.Cut(block, "```")
-		require.True(t, ok, "a block does not end")
-		blocks = append(blocks, block)
-	}
-	require.NotEmpty(t, blocks)
-	return strings.Join(blocks, "\n")
 }
 
 func (d *dev) status(t *testing.T) service.Status {

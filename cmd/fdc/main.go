@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"fdc/internal/platform/daemon"
-	"fdc/internal/service"
 )
 
 func main() {
@@ -42,7 +41,7 @@ func execute(ctx context.Context, environ map[string]string, args []string, stdo
 	}
 	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
-	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version())
+	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version(), c.health(), c.demoSeed())
 	root.AddCommand(c.sessions(), c.users(), c.flags(), c.keys(), c.audit(), c.dlq(), c.events(), c.doctor())
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -52,16 +51,4 @@ func execute(ctx context.Context, environ map[string]string, args []string, stdo
 		return &daemon.UsageError{Err: err}
 	}
 	return err
-}
-
-func (c *cli) version() *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if c.json {
-				return c.printJSON(map[string]string{"version": service.Version})
-			}
-			return c.printf("fdc %s\n", service.Version)
-		},
-	}
 }

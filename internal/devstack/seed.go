@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
 
 	"fdc/events"
 	"fdc/internal/gsync"
@@ -38,10 +39,37 @@ func (d demoWorkspaces) CreateTx(ctx context.Context, tx pgx.Tx, meta events.Met
 	return d.Service.CreateTx(ctx, tx, meta, ownerID, "Demo")
 }
 
-// seed fills an empty database through the features themselves, events and all: Alice, who is SA and OWNER of the
-// workspace Demo with its tasks and a connected Google account, and Bob, a MEMBER there.
+// SeedConfig is what the demo's data is made with.
+type SeedConfig struct {
+	Database postgres.Config
+	Google   gsync.OAuth // of an emulator that knows the demo's people
+	Keys     seal.Secret
+	Log      zerolog.Logger
+	Begin    func() error // called before the first change; may be nil
+}
+
+// seed fills the stack's database, unless somebody has used it. What is broken off is noticed at the next start.
 func (s *stack) seed(ctx context.Context) error {
-	pool, err := postgres.Open(ctx, s.databaseConfig(), "fdc-seed")
+	err := Seed(ctx, SeedConfig{
+		Database: s.databaseConfig(), Google: s.oauth(), Keys: s.secrets.MasterKeys, Log: s.Logger("seed"),
+		Begin: func() error {
+			s.Progress("seeding demo data")
+			return os.WriteFile(s.unfinished(), nil, 0o600)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(s.unfinished()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("seed: %w", err)
+	}
+	return nil
+}
+
+// Seed fills an empty database through the features themselves, events and all: Alice, who is SA and OWNER of the
+// workspace Demo with its tasks and a connected Google account, and Bob, a MEMBER there. A database with a user is left alone.
+func Seed(ctx context.Context, c SeedConfig) error {
+	pool, err := postgres.Open(ctx, c.Database, "fdc-seed")
 	if err != nil {
 		return err
 	}
@@ -50,11 +78,12 @@ func (s *stack) seed(ctx context.Context) error {
 	if err != nil || done {
 		return err
 	}
-	s.Progress("seeding demo data")
-	if err := os.WriteFile(s.unfinished(), nil, 0o600); err != nil {
-		return fmt.Errorf("seed: %w", err)
+	if c.Begin != nil {
+		if err := c.Begin(); err != nil {
+			return fmt.Errorf("seed: %w", err)
+		}
 	}
-	keys, err := seal.ParseKeys(s.secrets.MasterKeys)
+	keys, err := seal.ParseKeys(c.Keys)
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
@@ -62,7 +91,7 @@ func (s *stack) seed(ctx context.Context) error {
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
 	google := gsync.New(gsync.Config{
-		Outbox: ob, OAuth: s.oauth(), Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/dev", Log: s.Logger("seed"),
+		Outbox: ob, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/dev", Log: c.Log,
 	})
 	meta := events.Meta{Source: "/fdc/dev", ActorID: events.SystemActor}
 
@@ -92,7 +121,7 @@ func (s *stack) seed(ctx context.Context) error {
 	if _, err := workspaces.AddMember(ctx, meta, alice, demo, Bob, workspace.RoleMember); err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
-	if err := s.seedBob(ctx, identity.New(ob, workspaces), google); err != nil {
+	if err := seedBob(ctx, identity.New(ob, workspaces), google); err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
 	document := []byte(`{"mission":"Ship the cockpit","runway":{"months":14,"currency":"EUR"},"目標":["最初の100人","黒字化"]}`)
@@ -103,9 +132,6 @@ func (s *stack) seed(ctx context.Context) error {
 		if _, err := tasks.Create(ctx, meta, alice, demo, demoTask(n, time.Now())); err != nil {
 			return fmt.Errorf("seed task %d: %w", n, err)
 		}
-	}
-	if err := os.Remove(s.unfinished()); err != nil {
-		return fmt.Errorf("seed: %w", err)
 	}
 	return nil
 }
@@ -129,7 +155,7 @@ func (s *stack) discardUnfinishedSeed(ctx context.Context) error {
 	return nil
 }
 
-func (s *stack) seedBob(ctx context.Context, users *identity.Service, google *gsync.Service) error {
+func seedBob(ctx context.Context, users *identity.Service, google *gsync.Service) error {
 	meta := events.Meta{Source: "/fdc/dev"}
 	grant, err := consent(ctx, google, Bob)
 	if err != nil {

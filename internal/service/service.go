@@ -22,9 +22,6 @@ import (
 	"fdc/migrations"
 )
 
-// Version is the program's version, set by the linker for a release.
-var Version = "dev"
-
 // drainTime is how long a service that was asked to stop may take to finish what it has.
 const drainTime = 10 * time.Second
 
