@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,14 +20,16 @@ import (
 	"fdc/internal/service"
 )
 
+var configs = []any{
+	new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(service.AuditArchiverConfig),
+	new(service.MigrateConfig),
+}
+
 // variables are what the code reads: name to default, "required" for a required one.
 func variables(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
-	for _, config := range []any{
-		new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(service.AuditArchiverConfig),
-		new(service.MigrateConfig),
-	} {
+	for _, config := range configs {
 		params, err := env.GetFieldParams(config)
 		require.NoError(t, err)
 		for _, p := range params {
@@ -72,12 +75,32 @@ func TestTheReadmeListsTheEnvironment(t *testing.T) {
 	require.Empty(t, documented, "variables that no code reads")
 }
 
-// .env.example holds every variable of the code and of nats.conf, and no other.
+// README and .env.example name the variables that may be given as files, no others.
+func TestSecretsAreDocumented(t *testing.T) {
+	t.Parallel()
+	want := map[string]bool{}
+	for _, config := range configs {
+		for _, name := range daemon.SecretVariables(reflect.TypeOf(config).Elem()) {
+			want[name] = true
+		}
+	}
+	for _, document := range []string{"README.md", ".env.example"} {
+		got := map[string]bool{}
+		for _, found := range regexp.MustCompile(`\b([A-Z_]+)_FILE\b`).FindAllStringSubmatch(read(t, document), -1) {
+			got[found[1]] = true
+		}
+		require.Equal(t, want, got, document)
+	}
+}
+
+// .env.example holds every variable of the code and of the servers' configurations, and no other.
 func TestTheExampleHoldsTheEnvironment(t *testing.T) {
 	t.Parallel()
 	want := slices.Collect(maps.Keys(variables(t)))
-	for _, name := range regexp.MustCompile(`\$(NATS_[A-Z_]+)`).FindAllStringSubmatch(fdc.NATSConf, -1) {
-		want = append(want, name[1])
+	for _, name := range regexp.MustCompile(`\$(NATS_[A-Z_]+)`).FindAllStringSubmatch(fdc.NATSConf+read(t, "deploy/nats/cluster.conf"), -1) {
+		if !slices.Contains(want, name[1]) {
+			want = append(want, name[1])
+		}
 	}
 	var got []string
 	lines := bufio.NewScanner(strings.NewReader(read(t, ".env.example")))
