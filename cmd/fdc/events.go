@@ -79,7 +79,11 @@ func (c *cli) withBus(ctx context.Context, fn func(context.Context, *busTools) e
 	if err := bus.Reachable(ctx, nc, js); err != nil {
 		return &unreachableError{"NATS", err}
 	}
-	return fn(ctx, &busTools{nc: nc, js: js})
+	err = fn(ctx, &busTools{nc: nc, js: js})
+	if denied := nc.LastError(); err != nil && errors.Is(denied, nats.ErrPermissionViolation) {
+		return fmt.Errorf("this NATS user may not do that; want ops (NATS_URL, NATS_USER, NATS_PASSWORD): %w", denied)
+	}
+	return err
 }
 
 func (c *cli) eventsTail() *cobra.Command {

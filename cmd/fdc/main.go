@@ -42,7 +42,7 @@ func execute(ctx context.Context, environ map[string]string, args []string, stdo
 	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version(), c.health(), c.demoSeed())
-	root.AddCommand(c.sessions(), c.users(), c.flags(), c.keys(), c.audit(), c.dlq(), c.events(), c.doctor())
+	root.AddCommand(c.sessions(), c.users(), c.flags(), c.keys(), c.audit(), c.dlq(), c.events(), c.doctor(), c.replay())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"fdc/internal/platform/postgres"
@@ -43,21 +42,7 @@ func insertRows(ctx context.Context, q postgres.Querier, rows []row) (int64, err
 		            $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
 		  AS new (event_id, occurred_at, workspace_id, actor_id, user_id, action, target_type, target_id,
 		          request_id, ip, user_agent, result, changes)
-		ON CONFLICT (occurred_at, event_id) DO NOTHING`,
-		column(rows, func(r *row) pgtype.UUID { return r.eventID }),
-		column(rows, func(r *row) pgtype.Timestamptz { return pgtype.Timestamptz{Time: r.occurredAt, Valid: true} }),
-		column(rows, func(r *row) pgtype.UUID { return r.workspaceID }),
-		column(rows, func(r *row) string { return r.actorID }),
-		column(rows, func(r *row) pgtype.UUID { return r.userID }),
-		column(rows, func(r *row) string { return r.action }),
-		column(rows, func(r *row) string { return r.targetType }),
-		column(rows, func(r *row) string { return r.targetID }),
-		column(rows, func(r *row) string { return r.requestID }),
-		column(rows, func(r *row) string { return r.ip }),
-		column(rows, func(r *row) string { return r.userAgent }),
-		column(rows, func(r *row) string { return r.result }),
-		column(rows, func(r *row) string { return r.changes }),
-	)
+		ON CONFLICT (occurred_at, event_id) DO NOTHING`, rowArguments(rows)...)
 	if err != nil {
 		return 0, fmt.Errorf("insert %d rows: %w", len(rows), err)
 	}

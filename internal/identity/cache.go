@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"fdc/events"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/worker"
@@ -255,30 +256,49 @@ func NewInvalidator(pool *pgxpool.Pool, monitor *nearcache.Monitor) *Invalidator
 	return &Invalidator{pool: pool, monitor: monitor}
 }
 
-// Handlers are the events that end or change what sessions show, by action. What they do is right whenever they are called,
-// as it depends on the rows of that moment: late, twice or out of order.
+// changing are the events that end or change what sessions show, by action, with those whose entries they make outdated.
+var changing = map[string]func(events.Event) (where string, id any){
+	"session.created": aboutUser, // Google may have told a new name
+	"session.revoked": aboutSession,
+	"session.rotated": aboutSession,
+
+	"user.role_changed":      aboutUser,
+	"user.disabled":          aboutUser,
+	"user.enabled":           aboutUser,
+	"google.connected":       aboutUser,
+	"google.disconnected":    aboutUser,
+	"google.reauth_required": aboutUser,
+
+	"workspace.created":             aboutUser,
+	"workspace.member_added":        aboutUser,
+	"workspace.member_role_changed": aboutUser,
+	"workspace.member_removed":      aboutUser,
+}
+
+func aboutUser(ev events.Event) (string, any)    { return ofUser, ev.UserID }
+func aboutSession(ev events.Event) (string, any) { return ofSessions, []string{ev.Subject} }
+
+// Handlers are what to do about those events. It is right whenever it is done, as it depends on the rows of that moment: late, twice or
+// out of order.
 func (i *Invalidator) Handlers() map[string]worker.Handler {
-	session := func(ctx context.Context, d *worker.Delivery) error {
-		return i.withdraw(ctx, ofSessions, []string{d.Event.Subject})
+	handlers := make(map[string]worker.Handler, len(changing))
+	for action, about := range changing {
+		handlers[action] = func(ctx context.Context, d *worker.Delivery) error {
+			where, id := about(d.Event)
+			return i.withdraw(ctx, where, id)
+		}
 	}
-	user := func(ctx context.Context, d *worker.Delivery) error { return i.withdraw(ctx, ofUser, d.Event.UserID) }
-	return map[string]worker.Handler{
-		"session.created": user, // Google may have told a new name
-		"session.revoked": session,
-		"session.rotated": session,
+	return handlers
+}
 
-		"user.role_changed":      user,
-		"user.disabled":          user,
-		"user.enabled":           user,
-		"google.connected":       user,
-		"google.disconnected":    user,
-		"google.reauth_required": user,
-
-		"workspace.created":             user,
-		"workspace.member_added":        user,
-		"workspace.member_role_changed": user,
-		"workspace.member_removed":      user,
+// Outdated lists what a handler would withdraw for an event now: keys of the bucket, each with its newest outdated version.
+func Outdated(ctx context.Context, q postgres.Querier, ev events.Event) (map[string]int64, error) {
+	about, ok := changing[ev.Action()]
+	if !ok {
+		return nil, nil
 	}
+	where, id := about(ev)
+	return outdated(ctx, q, where, id)
 }
 
 func (i *Invalidator) withdraw(ctx context.Context, where string, id any) error {

@@ -35,8 +35,8 @@ type LineError struct {
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Number, e.Err) }
 func (e *LineError) Unwrap() error { return e.Err }
 
-// ReadLines calls each for every line of a file that LineWriter has written. A line that is none is a *LineError, and so is an
-// error of each.
+// ReadLines calls each for every line of a file that LineWriter has written. A line that is none is a *LineError; an error of each
+// ends it.
 func ReadLines(r io.Reader, each func(Line) error) error {
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(make([]byte, 0, 64<<10), maxLine)
@@ -44,12 +44,12 @@ func ReadLines(r io.Reader, each func(Line) error) error {
 	for scanner.Scan() {
 		n++
 		line, err := parseLine(scanner.Bytes())
-		if err == nil {
-			line.Number = n
-			err = each(line)
-		}
 		if err != nil {
 			return &LineError{n, err}
+		}
+		line.Number = n
+		if err := each(line); err != nil {
+			return err
 		}
 	}
 	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {

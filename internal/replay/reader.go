@@ -52,6 +52,7 @@ type Reader struct {
 	Waiting  func(error)             // told once per outage; may be nil
 	Progress func(done, total int64) // told, at times, how far it is; may be nil
 
+	stream  string // EVENTS, unless said otherwise
 	each    func(Stored) error
 	created time.Time    // of the stream
 	begun   bool         // there is a position
@@ -72,6 +73,9 @@ var (
 // ends. An error of each ends it.
 func (r *Reader) Run(ctx context.Context, each func(Stored) error) error {
 	r.each = each
+	if r.stream == "" {
+		r.stream = bus.Events
+	}
 	away := time.Time{}
 	for failures := 0; ; {
 		before := r.seen.Load()
@@ -145,10 +149,10 @@ func (r *Reader) follow(ctx context.Context) error {
 		return err
 	}
 	askCtx, stopAsking := context.WithTimeout(life, requestTimeout)
-	consumer, err := r.JS.CreatePushConsumer(askCtx, bus.Events, config)
+	consumer, err := r.JS.CreatePushConsumer(askCtx, r.stream, config)
 	stopAsking()
 	if err != nil {
-		return fmt.Errorf("read %s: %w", bus.Events, err)
+		return fmt.Errorf("read %s: %w", r.stream, err)
 	}
 	defer r.drop(ctx, consumer)
 	pending := consumer.CachedInfo().NumPending
@@ -170,13 +174,13 @@ func (r *Reader) follow(ctx context.Context) error {
 		cancel(err)
 	}))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", bus.Events, err)
+		return fmt.Errorf("read %s: %w", r.stream, err)
 	}
 	defer func() {
 		consuming.Stop()
 		<-consuming.Closed() // so that nothing is taken any more
 	}()
-	return fmt.Errorf("read %s: %w", bus.Events, r.watch(life, status, consumer, &got))
+	return fmt.Errorf("read %s: %w", r.stream, r.watch(life, status, consumer, &got))
 }
 
 // watch waits for the end of a consumer's life, and looks after one that is silent: the last messages of a selection can
@@ -225,9 +229,9 @@ func consumerInfo(ctx context.Context, consumer jetstream.PushConsumer) (*jetstr
 func (r *Reader) bind(ctx context.Context) (jetstream.ConsumerConfig, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	stream, err := r.JS.Stream(ctx, bus.Events)
+	stream, err := r.JS.Stream(ctx, r.stream)
 	if err != nil {
-		return jetstream.ConsumerConfig{}, fmt.Errorf("look up %s: %w", bus.Events, err)
+		return jetstream.ConsumerConfig{}, fmt.Errorf("look up %s: %w", r.stream, err)
 	}
 	info := stream.CachedInfo()
 	s := r.Selection
@@ -275,7 +279,7 @@ func (r *Reader) drop(ctx context.Context, consumer jetstream.PushConsumer) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	_ = r.JS.DeleteConsumer(ctx, bus.Events, consumer.CachedInfo().Name) // it goes by itself at the latest
+	_ = r.JS.DeleteConsumer(ctx, r.stream, consumer.CachedInfo().Name) // it goes by itself at the latest
 }
 
 // take is the n-th message of a consumer.

@@ -20,11 +20,20 @@ func NewInvalidator(cache *nearcache.Monitor) *Invalidator { return &Invalidator
 // DataUpdated withdraws every version before the new one, which may be in the bucket already, and fences their fills. It
 // may be called late, twice or out of order.
 func (i *Invalidator) DataUpdated(ctx context.Context, d *worker.Delivery) error {
-	data, ok := d.Event.Data.(events.WorkspaceDataUpdated)
-	if !ok {
+	list := Outdated(d.Event)
+	if list == nil {
 		return worker.Discard(fmt.Errorf("want workspace.data_updated, got %s", d.Event.Type))
 	}
-	return i.cache.Withdraw(ctx, map[string]int64{data.WorkspaceID: data.Version - 1})
+	return i.cache.Withdraw(ctx, list)
+}
+
+// Outdated is what DataUpdated withdraws: a key of the bucket with its newest outdated version; nothing for other events.
+func Outdated(ev events.Event) map[string]int64 {
+	data, ok := ev.Data.(events.WorkspaceDataUpdated)
+	if !ok {
+		return nil
+	}
+	return map[string]int64{data.WorkspaceID: data.Version - 1}
 }
 
 // DocumentDigest is what tells whether a copy of a document is true, without the document.

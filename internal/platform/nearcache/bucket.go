@@ -134,6 +134,12 @@ func (b *Bucket) put(ctx context.Context, key string, e Entry, doubted uint64) (
 	}
 }
 
+// Takes reports whether PutIfNewer would store the entry now, and which one is there; none when found is false.
+func (b *Bucket) Takes(ctx context.Context, key string, e Entry) (takes bool, old Entry, found bool, err error) {
+	old, found, err = b.Get(ctx, key)
+	return err == nil && (!found || e.replaces(old)), old, found, err
+}
+
 // isConflict recognises both codes for a lost compare-and-set: 10071 from one server, 10164 from a replicated stream.
 func isConflict(err error) bool {
 	if errors.Is(err, jetstream.ErrKeyExists) {
