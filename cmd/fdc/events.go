@@ -19,7 +19,8 @@ import (
 )
 
 func (c *cli) events() *cobra.Command {
-	return group("events", "Read the stream of events: follow it, look one up, export it", c.eventsTail(), c.eventsGet(), c.eventsExport())
+	return group("events", "Read the stream of events: follow it, look one up, export it, fill it",
+		c.eventsTail(), c.eventsGet(), c.eventsExport(), c.eventsImport())
 }
 
 // filterFlags are the flags that select events.
