@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,7 +36,7 @@ func (c *cli) replay() *cobra.Command {
 	var o replayOptions
 	cmd := &cobra.Command{
 		Use: "replay --to CONSUMER", Short: "Feed stored events to one consumer again",
-		Long: "replay has the events that are selected handled again by one consumer (" + strings.Join(consumerNames(), ", ") + "): by its service as it\n" +
+		Long: "replay has the events that are selected handled again by one consumer (" + consumerNames() + "): by its service as it\n" +
 			"runs, beside the live events, with the same retries and dead letters. Nobody else sees them. Without --yes it prints what it would do.\n" +
 			"It waits until all is handled. Ctrl-C pauses the replay; when the command is killed instead, the service goes on. --resume goes on with\n" +
 			"either, --abandon ends it. --file takes the events from a file of fdc events export. --shadow changes nothing and says what a replay would\n" +
@@ -69,17 +68,8 @@ func (c *cli) replay() *cobra.Command {
 	return cmd
 }
 
-func consumerNames() []string {
-	var names []string
-	for _, c := range bus.Consumers() {
-		names = append(names, c.Name)
-	}
-	slices.Sort(names)
-	return names
-}
-
 func (o *replayOptions) check(cmd *cobra.Command, args []string) (err error) {
-	known := strings.Join(consumerNames(), ", ")
+	known := consumerNames()
 	var ok bool
 	if o.consumer, ok = bus.ConsumerNamed(o.to); len(args) > 0 || o.to == "" {
 		return usage("replay wants --to CONSUMER, one of %s, and no arguments", known)
