@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"fdc/internal/platform/bus"
@@ -301,38 +300,29 @@ const letterPatience = time.Minute
 
 // withLetters runs fn with the dead letters, and for a change with the database that is told of it.
 func (c *cli) withLetters(ctx context.Context, change bool, fn func(context.Context, *replay.DeadLetters) error) error {
-	config, err := c.operator()
-	if err != nil {
-		return err
-	}
-	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	defer nc.Close()
-	js, err := bus.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	if err := bus.Reachable(ctx, nc, js); err != nil {
-		return &unreachableError{"NATS", err}
-	}
-	var ob *outbox.Outbox
-	if change {
-		pool, err := openDatabase(ctx, config, "fdc-dlq")
-		if err != nil {
-			return err
+	return c.withBus(ctx, func(ctx context.Context, t *busTools) error {
+		var ob *outbox.Outbox
+		if change {
+			config, err := c.operator()
+			if err != nil {
+				return err
+			}
+			pool, err := openDatabase(ctx, config, "fdc-dlq")
+			if err != nil {
+				return err
+			}
+			defer pool.Close()
+			ob = outbox.New(pool, nil)
+		} else {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, letterPatience)
+			defer cancel()
 		}
-		defer pool.Close()
-		ob = outbox.New(pool, nil)
-	} else {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, letterPatience)
-		defer cancel()
-	}
-	err = fn(ctx, replay.NewDeadLetters(js, ob))
-	if err != nil && errors.Is(nc.LastError(), nats.ErrPermissionViolation) {
-		return fmt.Errorf("this NATS user may not handle dead letters; connect as ops: %w", nc.LastError())
-	}
-	return err
+		err := fn(ctx, replay.NewDeadLetters(t.js, ob))
+		if err != nil && errors.Is(t.nc.LastError(), nats.ErrPermissionViolation) {
+			// The server says so aside; what was asked for only times out.
+			return fmt.Errorf("this NATS user may not handle dead letters; connect as ops: %w", t.nc.LastError())
+		}
+		return err
+	})
 }

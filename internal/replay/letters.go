@@ -77,7 +77,7 @@ func (d *DeadLetters) List(ctx context.Context, f LetterFilter) ([]Letter, error
 	}()
 	var letters []Letter
 	for left := info.NumPending; left > 0; {
-		batch, err := consumer.Fetch(int(min(left, listPortion)), jetstream.FetchMaxWait(time.Second)) //nolint:gosec // a portion
+		batch, err := consumer.Fetch(int(min(left, listPortion)), jetstream.FetchMaxWait(time.Second))
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", bus.Dead, err)
 		}

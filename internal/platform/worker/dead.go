@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"fdc/internal/platform/bus"
 )
@@ -42,11 +43,11 @@ func (w *Worker) setAside(ctx context.Context, d *Delivery, reason error) (outco
 		w.dead.Inc()
 		return "dead", func() error { return d.msg.TermWithReason(firstLine(reason.Error())) }
 	}
-	log := w.log.Error()
+	level := zerolog.ErrorLevel
 	if errors.Is(err, errForgetting) {
-		log = w.log.Warn()
+		level = zerolog.InfoLevel // a matter of seconds
 	}
-	log.Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
+	w.log.WithLevel(level).Err(err).Uint64("sequence", d.Sequence).Msg("dead letter not stored; the event stays")
 	if w.held.TryGo(func() error { w.hold(ctx, d, reason); return nil }) {
 		return "held", func() error { return nil }
 	}
