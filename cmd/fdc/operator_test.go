@@ -32,6 +32,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("keys", d.testKeys)
 	t.Run("audit", d.testAudit)
 	t.Run("events", d.testEvents)
+	t.Run("explain", d.testExplain)
 	t.Run("doctor", d.testDoctor)
 	t.Run("dlq", d.testDLQ)
 	d.interrupt(t)

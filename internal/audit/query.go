@@ -201,6 +201,25 @@ func page(ctx context.Context, pool *pgxpool.Pool, f Filter, after Position, lim
 	return entries, nil
 }
 
+const selectEntries = `SELECT event_id::text, occurred_at, coalesce(workspace_id::text, ''), actor_id, coalesce(user_id::text, ''), action, target_type,
+	target_id, request_id, ip, user_agent, result, changes FROM audit_logs`
+
+// OfRequest lists what the log has of one request, oldest first. Months in the archive are not looked at.
+func OfRequest(ctx context.Context, q postgres.Querier, requestID string) ([]Entry, error) {
+	rows, err := q.Query(ctx, selectEntries+` WHERE request_id = $1 AND request_id <> '' ORDER BY audit_logs.occurred_at, audit_logs.event_id`, requestID)
+	if err != nil {
+		return nil, fmt.Errorf("look for request %.64q in the audit log: %w", requestID, err)
+	}
+	entries, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Entry])
+	if err != nil {
+		return nil, fmt.Errorf("look for request %.64q in the audit log: %w", requestID, err)
+	}
+	for i := range entries {
+		entries[i].OccurredAt = entries[i].OccurredAt.UTC()
+	}
+	return entries, nil
+}
+
 func (f Filter) query(after Position, limit int) (sql string, args []any) {
 	var where []string
 	add := func(condition string, values ...any) {
@@ -230,8 +249,7 @@ func (f Filter) query(after Position, limit int) (sql string, args []any) {
 		// The first condition is in the second, but only the first tells which months need not be looked at.
 		add("occurred_at <= $%[1]d AND (occurred_at, event_id) < ($%[1]d, $%[2]d)", after.At, after.ID)
 	}
-	sql = `SELECT event_id::text, occurred_at, coalesce(workspace_id::text, ''), actor_id, coalesce(user_id::text, ''), action, target_type,
-		target_id, request_id, ip, user_agent, result, changes FROM audit_logs`
+	sql = selectEntries
 	if len(where) > 0 {
 		sql += ` WHERE ` + strings.Join(where, " AND ")
 	}

@@ -241,6 +241,23 @@ func (s *Service) Job(ctx context.Context, userID, jobID string) (Job, error) {
 	return row.job(), nil
 }
 
+// JobsByID lists jobs of whatever user, for operators. Those that are no more are left out.
+func JobsByID(ctx context.Context, q postgres.Querier, ids []string) ([]Job, error) {
+	rows, err := q.Query(ctx, `SELECT `+jobColumns+` FROM sync_jobs WHERE id = ANY ($1::text[]::uuid[]) ORDER BY id`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("query sync jobs: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[jobRow])
+	if err != nil {
+		return nil, fmt.Errorf("query sync jobs: %w", err)
+	}
+	jobs := make([]Job, len(list))
+	for i, row := range list {
+		jobs[i] = row.job()
+	}
+	return jobs, nil
+}
+
 // Cancel ends one of the user's jobs: a pending one at once, a running one at its next page. A job that has ended already
 // is returned as it is.
 func (s *Service) Cancel(ctx context.Context, meta events.Meta, userID, jobID string) (Job, error) {
