@@ -33,6 +33,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("audit", d.testAudit)
 	t.Run("events", d.testEvents)
 	t.Run("explain", d.testExplain)
+	t.Run("watch", d.testWatch)
 	t.Run("doctor", d.testDoctor)
 	t.Run("dlq", d.testDLQ)
 	d.interrupt(t)

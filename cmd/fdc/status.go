@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
@@ -18,12 +19,24 @@ import (
 )
 
 func (c *cli) status() *cobra.Command {
-	return &cobra.Command{
+	watch := false
+	cmd := &cobra.Command{
 		Use: "status", Short: "Show streams, consumers, buckets, the outbox and the audit partitions", Args: cobra.NoArgs,
+		Long: "status shows what is where and what waits. With --watch it goes on, each second, with rates: as a screen of its own on a terminal,\n" +
+			"until Ctrl-C; as text, or with --json as one JSON object a line, everywhere else.",
+		Example: "  fdc status\n  fdc status --json | jq .outbox\n  fdc status --watch\n  fdc status --watch --json | jq -c '[.time, .rates.EVENTS]'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(cmd.Context(), operatorPatience)
 			defer cancel()
-			s, err := c.readStatus(ctx)
+			source, err := c.openStatus(ctx)
+			if err != nil {
+				return err
+			}
+			defer source.close()
+			if watch {
+				return c.watchStatus(cmd.Context(), source)
+			}
+			s, err := source.read(ctx)
 			switch {
 			case err != nil:
 				return err
@@ -33,6 +46,8 @@ func (c *cli) status() *cobra.Command {
 			return c.printStatus(s)
 		},
 	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, each second, until Ctrl-C")
+	return cmd
 }
 
 // operatorConfig is what an operator's command connects with.
@@ -59,40 +74,61 @@ func (c *cli) onDev() bool {
 	return c.environ["NATS_URL"] == "" && c.environ["DATABASE_URL"] == "" && c.environ["DATABASE_URL_FILE"] == ""
 }
 
-func (c *cli) readStatus(ctx context.Context) (service.Status, error) {
+// statusSource is what a status is read from.
+type statusSource struct {
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	pool, replica *pgxpool.Pool // replica is nil without one
+}
+
+// openStatus connects, and waits until NATS and PostgreSQL answer.
+func (c *cli) openStatus(ctx context.Context) (source *statusSource, err error) {
 	config, err := c.operator()
 	if err != nil {
-		return service.Status{}, err
+		return nil, err
 	}
-	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
-	if err != nil {
-		return service.Status{}, err
+	s := &statusSource{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.nc, err = bus.Connect(config.Bus, "ops", zerolog.Nop()); err != nil {
+		return nil, err
 	}
-	defer nc.Close()
-	js, err := bus.JetStream(nc)
-	if err != nil {
-		return service.Status{}, err
+	if s.js, err = bus.JetStream(s.nc); err != nil {
+		return nil, err
 	}
-	if err := bus.Reachable(ctx, nc, js); err != nil {
-		return service.Status{}, &unreachableError{"NATS", err}
+	if err := bus.Reachable(ctx, s.nc, s.js); err != nil {
+		return nil, &unreachableError{"NATS", err}
 	}
-	pool, err := postgres.Open(ctx, config.Database, "fdc-status")
-	if err != nil {
-		return service.Status{}, err
+	if s.pool, err = openDatabase(ctx, config, "fdc-status"); err != nil {
+		return nil, err
 	}
-	defer pool.Close()
-	if err := pool.Ping(ctx); err != nil {
-		return service.Status{}, &unreachableError{"PostgreSQL", err}
+	if config.Database.ReplicaURL != "" {
+		if s.replica, err = pgxpool.New(ctx, config.Database.ReplicaURL); err != nil {
+			return nil, &unreachableError{"the replica", err}
+		}
 	}
-	if config.Database.ReplicaURL == "" {
-		return service.ReadStatus(ctx, js, pool, nil)
+	return s, nil
+}
+
+func (s *statusSource) close() {
+	if s.nc != nil {
+		s.nc.Close()
 	}
-	replica, err := pgxpool.New(ctx, config.Database.ReplicaURL)
-	if err != nil {
-		return service.Status{}, &unreachableError{"the replica", err}
+	for _, pool := range []*pgxpool.Pool{s.pool, s.replica} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
-	defer replica.Close()
-	return service.ReadStatus(ctx, js, pool, replica)
+}
+
+func (s *statusSource) read(ctx context.Context) (service.Status, error) {
+	if s.replica == nil {
+		return service.ReadStatus(ctx, s.js, s.pool, nil) // not a nil pool in an interface
+	}
+	return service.ReadStatus(ctx, s.js, s.pool, s.replica)
 }
 
 // unreachableError says what did not answer.
