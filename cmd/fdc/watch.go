@@ -78,7 +78,7 @@ func (c *cli) watchStatus(ctx context.Context, source *statusSource) error {
 		s, err := source.read(lookCtx)
 		cancel()
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // that is how it ends
+			return nil // that is how it ends
 		}
 		if err == nil {
 			now := look(time.Now(), s, last)
