@@ -243,9 +243,9 @@ func refused(t *testing.T, code int, args ...string) string {
 
 func refusedWith(t *testing.T, code int, environ []string, args ...string) string {
 	t.Helper()
+	cmd := command(t, args...) // before the clock starts: the first one builds
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := command(t, args...)
 	cmd.Env = append(cmd.Env, environ...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -30,26 +30,33 @@ type cli struct {
 // execute runs the command line. A mistake in it is a *daemon.UsageError.
 func execute(ctx context.Context, environ map[string]string, args []string, stdout, stderr io.Writer) error {
 	c := &cli{environ: environ, stdout: stdout, stderr: stderr}
+	root := c.root()
 	began := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !began {
+		return &daemon.UsageError{Err: err}
+	}
+	return err
+}
+
+// root is the command with all its sub-commands.
+func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "fdc",
 		Short: "The backend of a founders' cockpit, event-driven on NATS JetStream",
 		Long: "fdc runs the whole system on one machine, prepares databases and streams, and shows operators what is going on.\n" +
 			"It finds a running `fdc dev` by its data directory; NATS_* and DATABASE_* in the environment come first.",
 		SilenceErrors: true, SilenceUsage: true,
-		PersistentPreRun: func(*cobra.Command, []string) { began = true },
 	}
 	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version(), c.health(), c.demoSeed())
 	root.AddCommand(c.events(), c.replay(), c.dlq(), c.sessions(), c.users(), c.flags(), c.keys(), c.audit())
 	root.AddCommand(c.doctor(), c.explain())
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err != nil && !began {
-		return &daemon.UsageError{Err: err}
-	}
-	return err
+	root.SetOut(c.stdout)
+	root.SetErr(c.stderr)
+	c.decorate(root)
+	return root
 }

@@ -34,6 +34,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("events", d.testEvents)
 	t.Run("explain", d.testExplain)
 	t.Run("watch", d.testWatch)
+	t.Run("comfort", d.testComfort)
 	t.Run("doctor", d.testDoctor)
 	t.Run("dlq", d.testDLQ)
 	d.interrupt(t)

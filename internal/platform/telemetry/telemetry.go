@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"golang.org/x/term"
 )
 
 // Config says how much is logged, how, and whether traces are exported.
@@ -37,7 +39,7 @@ func (c Config) Validate() error {
 // Logger returns a logger for one service. The config has been validated.
 func Logger(c Config, w io.Writer, service string) zerolog.Logger {
 	if c.Format == "console" {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly, FieldsExclude: []string{"service"}, PartsOrder: []string{
+		w = zerolog.ConsoleWriter{Out: w, NoColor: !terminal(w), TimeFormat: time.TimeOnly, FieldsExclude: []string{"service"}, PartsOrder: []string{
 			zerolog.TimestampFieldName, zerolog.LevelFieldName, "service", zerolog.MessageFieldName,
 		}}
 	}
@@ -46,6 +48,15 @@ func Logger(c Config, w io.Writer, service string) zerolog.Logger {
 		level = zerolog.InfoLevel
 	}
 	return zerolog.New(w).Level(level).With().Timestamp().Str("service", service).Logger()
+}
+
+// terminal reports whether a person reads what is written: then, and unless NO_COLOR is set, which zerolog looks at, it is coloured.
+func terminal(w io.Writer) bool {
+	if b, ok := w.(*Buffer); ok {
+		w = b.w
+	}
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Tracing exports the process's traces as the named service. Without an endpoint it does nothing. The returned function
