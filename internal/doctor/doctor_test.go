@@ -189,7 +189,12 @@ func TestEachFaultIsOneFinding(t *testing.T) {
 			require.NoError(t, err)
 			w.Late = time.Nanosecond
 		},
-		func() { w.Late = 0 }, "lag", doctor.Error, "audit-archiver", "1 events", "no copy of the service is running")
+		func() {
+			w.Late = 0
+			s, err := w.js.Stream(t.Context(), bus.Events)
+			require.NoError(t, err)
+			require.NoError(t, s.Purge(t.Context())) // or it is late by itself, by and by
+		}, "lag", doctor.Error, "audit-archiver", "1 events", "no copy of the service is running")
 
 	step("an event waits in the outbox",
 		func() {

@@ -28,15 +28,18 @@ type broker struct {
 }
 
 func (c Config) examineNATS(ctx context.Context) []Finding {
-	b := &broker{Config: c}
-	found := c.run(ctx, check{"nats", b.connect})
-	if b.js == nil {
+	opened := make(chan *broker, 1) // one that is opened after it was given up stays here
+	found := c.run(ctx, check{"nats", func(ctx context.Context) ([]Finding, error) { return c.connect(ctx, opened) }})
+	var b *broker
+	select {
+	case b = <-opened:
+		defer b.nc.Close()
+	default:
 		if c.ArchiveURL != "" && !strings.HasPrefix(c.ArchiveURL, "nats://") {
-			found = append(found, c.run(ctx, check{"archive", b.archive})...)
+			found = append(found, c.run(ctx, check{"archive", (&broker{Config: c}).archive})...)
 		}
 		return found
 	}
-	defer b.nc.Close()
 	return append(found, c.run(ctx,
 		check{"nats-clock", b.clock}, check{"nats-rights", b.rights}, check{"nats-disk", b.disk}, check{"streams", b.streams},
 		check{"consumers", b.consumers}, check{"buckets", b.buckets}, check{"lag", b.lag}, check{"dead-letters", b.deadLetters},
@@ -67,8 +70,8 @@ func withoutUser(list string) string {
 	return strings.Join(urls, ",")
 }
 
-func (b *broker) connect(ctx context.Context) ([]Finding, error) {
-	nc, err := b.dial("", "")
+func (c Config) connect(ctx context.Context, opened chan<- *broker) ([]Finding, error) {
+	nc, err := c.dial("", "")
 	if err != nil {
 		fix := "start it, or set NATS_URL to where it listens"
 		if errors.Is(err, nats.ErrAuthorization) {
@@ -85,7 +88,7 @@ func (b *broker) connect(ctx context.Context) ([]Finding, error) {
 		return []Finding{failure("start the server from nats.conf", "NATS has no JetStream for us, so that nothing in it was examined: %v.", err)}, nil
 	}
 	version := nc.ConnectedServerVersion()
-	b.nc, b.js = nc, js
+	opened <- &broker{Config: c, nc: nc, js: js}
 	if older(version, minServer) {
 		return []Finding{failure("run nats-server "+minServer+" or newer", "nats-server %s is too old.", version)}, nil
 	}
