@@ -29,7 +29,7 @@ var examples = map[string]string{
 	"fdc users role":            "  fdc users role SA --user alice@example.com --yes\n  fdc users role USER --user alice@example.com",
 	"fdc flags":                 "  fdc flags list",
 	"fdc flags list":            "  fdc flags list --json | jq '.items[] | select(.value == \"off\")'",
-	"fdc flags set":             "  fdc flags set session_cache off --reason 'incident 42' --for 1h",
+	"fdc flags set":             "  fdc flags set session_cache off --reason 'sign-outs are slow' --for 1h",
 	"fdc flags clear":           "  fdc flags clear session_cache",
 	"fdc keys":                  "  fdc keys rotate",
 	"fdc keys rotate":           "  MASTER_ENCRYPTION_KEYS=v2:…,v1:… fdc keys rotate --yes",
