@@ -2,12 +2,10 @@ package bus_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,78 +27,6 @@ func as(t *testing.T, s *embednats.Server, user string) jetstream.JetStream {
 	js, err := bus.JetStream(natstest.Connect(t, s, user))
 	require.NoError(t, err)
 	return js
-}
-
-// Only provision makes, changes or purges streams and consumers; a service reaches no other's consumer, acknowledgements,
-// dead letters or replies.
-func TestUsersMayDoWhatTheyDo(t *testing.T) {
-	t.Parallel()
-	s := natstest.Provisioned(t, natstest.WithTCP())
-	services := []string{"api", bus.Syncer, bus.CacheInvalidator, bus.AuditArchiver}
-	for _, user := range append(services, "ops") {
-		t.Run(user, func(t *testing.T) {
-			t.Parallel()
-			var denied atomic.Int32
-			nc, err := s.Connect(user, nats.CustomInboxPrefix(bus.InboxPrefix(user)), nats.ErrorHandler(
-				func(_ *nats.Conn, _ *nats.Subscription, err error) {
-					if errors.Is(err, nats.ErrPermissionViolation) {
-						denied.Add(1)
-					}
-				}))
-			require.NoError(t, err)
-			t.Cleanup(nc.Close)
-			forbidden := []string{
-				"$JS.API.STREAM.CREATE.MINE", "$JS.API.STREAM.UPDATE.EVENTS", "$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.EVENTS",
-				"$JS.API.STREAM.MSG.DELETE.EVENTS", "$JS.API.STREAM.PURGE.KV_sessions", "$JS.API.CONSUMER.PAUSE.EVENTS.audit-archiver",
-				"$JS.API.STREAM.PURGE.DEAD", "$JS.API.STREAM.PURGE.REPLAY", "$JS.API.STREAM.MSG.DELETE.REPLAY", "$JS.API.CONSUMER.RESET.EVENTS.syncer",
-				"$JS.API.CONSUMER.PAUSE.REPLAY.syncer", "$JS.API.CONSUMER.CREATE.REPLAY", "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.CONSUMER.CREATE.REPLAY.mine",
-				"$JS.API.CONSUMER.CREATE.REPLAY.syncer.replay.syncer.>", "$JS.API.CONSUMER.DELETE.REPLAY.syncer",
-			}
-			for _, other := range services[1:] {
-				if other == user {
-					continue
-				}
-				forbidden = append(forbidden, "$JS.API.CONSUMER.DELETE.EVENTS."+other, "$JS.API.CONSUMER.MSG.NEXT.EVENTS."+other,
-					"$JS.API.CONSUMER.CREATE.EVENTS."+other, "$JS.API.CONSUMER.CREATE.EVENTS."+other+".evt.>",
-					"$JS.ACK.EVENTS."+other+".1.1.1.1.1", "dead."+other+".evt.x",
-					"$JS.API.CONSUMER.MSG.NEXT.EVENTS.replay-"+other, "$JS.ACK.EVENTS.replay-"+other+".1.1.1.1.1",
-					"$JS.API.CONSUMER.MSG.NEXT.REPLAY."+other, "$JS.ACK.REPLAY."+other+".1.1.1.1.1")
-			}
-			if user != "ops" {
-				forbidden = append(forbidden, "$JS.API.STREAM.MSG.DELETE.DEAD", bus.ReplaySubject(user, "evt.x"))
-				for _, name := range services[1:] {
-					name = bus.ReplayConsumer(name)
-					forbidden = append(forbidden, "$JS.API.CONSUMER.CREATE.EVENTS."+name, "$JS.API.CONSUMER.CREATE.EVENTS."+name+".evt.>",
-						"$JS.API.CONSUMER.DELETE.EVENTS."+name, "$JS.API.CONSUMER.PAUSE.EVENTS."+name)
-				}
-			}
-			if user != "api" && user != "ops" {
-				forbidden = append(forbidden, "evt.task.created.v1.x", "$JS.API.CONSUMER.CREATE.EVENTS.mine.evt.>")
-			}
-			if user != "api" {
-				forbidden = append(forbidden, "RL.default.x.1")
-			}
-			if user == "ops" || user == bus.Syncer || user == bus.AuditArchiver {
-				forbidden = append(forbidden, "$KV.sessions.x")
-			}
-			if user != "ops" {
-				forbidden = append(forbidden, "$KV.flags.sync_async")
-			}
-			for _, subject := range forbidden {
-				before := denied.Load()
-				require.NoError(t, nc.Publish(subject, []byte("{}")))
-				require.NoError(t, nc.Flush())
-				require.Eventually(t, func() bool { return denied.Load() > before }, patience, time.Millisecond, "%s may publish %s", user, subject)
-			}
-			if user != "ops" {
-				before := denied.Load()
-				_, err := nc.Subscribe("_INBOX_provision.>", func(*nats.Msg) {})
-				require.NoError(t, err)
-				require.NoError(t, nc.Flush())
-				require.Eventually(t, func() bool { return denied.Load() > before }, patience, time.Millisecond, "%s may read others' replies", user)
-			}
-		})
-	}
 }
 
 // An operator begins, pauses and ends a replay, which its service drains; requeues through REPLAY; and takes a dead letter out.
