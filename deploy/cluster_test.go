@@ -99,7 +99,7 @@ func (b *broker) start() {
 	go func() { ended <- cmd.Wait(); close(ended) }()
 	b.t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have been killed before
-		<-ended
+		_ = <-ended            // killed
 		if b.t.Failed() {
 			b.t.Logf("%s:\n%s", b.environ["NATS_SERVER_NAME"], log)
 		}
@@ -110,7 +110,7 @@ func (b *broker) start() {
 func (b *broker) kill() {
 	b.t.Helper()
 	require.NoError(b.t, b.cmd.Process.Kill())
-	<-b.ended
+	_ = <-b.ended // killed
 }
 
 func (b *broker) get(path string) ([]byte, error) {
@@ -261,7 +261,7 @@ func complete(t *testing.T, js jetstream.JetStream, secret string, want int) {
 			missing[fmt.Sprintf("%s %d", secret, n)] = true
 		}
 		stream, err := js.Stream(t.Context(), bus.Events)
-		if err != nil || stream.CachedInfo().State.Msgs != uint64(want) {
+		if err != nil || stream.CachedInfo().State.Msgs != uint64(want) { //nolint:gosec // a few hundred
 			return false
 		}
 		for seq := stream.CachedInfo().State.FirstSeq; seq <= stream.CachedInfo().State.LastSeq; seq++ {
@@ -277,6 +277,7 @@ func complete(t *testing.T, js jetstream.JetStream, secret string, want int) {
 
 // refusesPlain speaks the protocol without TLS, with a right password.
 func refusesPlain(t *testing.T, b *broker) {
+	t.Helper()
 	conn, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", b.client))
 	require.NoError(t, err)
 	defer conn.Close() //nolint:errcheck // the server ends it
@@ -293,6 +294,7 @@ func refusesPlain(t *testing.T, b *broker) {
 
 // refusesStrangers comes as another node would, without a certificate.
 func refusesStrangers(t *testing.T, b *broker) {
+	t.Helper()
 	plain, err := (&net.Dialer{Timeout: patience}).DialContext(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", b.route))
 	require.NoError(t, err)
 	defer plain.Close() //nolint:errcheck // the server ends it
@@ -350,7 +352,7 @@ func TestANodeNeedsItsVariables(t *testing.T) {
 		b.environ["NATS_ROUTES"] = `["nats://127.0.0.1:6222"]`
 		out, err := b.command("-t").CombinedOutput()
 		require.NoError(t, err, "%s: %s", conf, out)
-		content, err := os.ReadFile(filepath.Join(readme.Root(t), conf))
+		content, err := os.ReadFile(filepath.Join(readme.Root(t), conf)) //nolint:gosec // of the repository
 		require.NoError(t, err)
 		for _, found := range regexp.MustCompile(`\$(NATS_[A-Z_]+)`).FindAllStringSubmatch(string(content), -1) {
 			cmd := b.command("-t")
