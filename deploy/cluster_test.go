@@ -99,7 +99,7 @@ func (b *broker) start() {
 	go func() { ended <- cmd.Wait(); close(ended) }()
 	b.t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have been killed before
-		_ = <-ended            // killed
+		<-ended                //nolint:errcheck // killed
 		if b.t.Failed() {
 			b.t.Logf("%s:\n%s", b.environ["NATS_SERVER_NAME"], log)
 		}
@@ -110,7 +110,7 @@ func (b *broker) start() {
 func (b *broker) kill() {
 	b.t.Helper()
 	require.NoError(b.t, b.cmd.Process.Kill())
-	_ = <-b.ended // killed
+	<-b.ended //nolint:errcheck // killed
 }
 
 func (b *broker) get(path string) ([]byte, error) {
