@@ -132,8 +132,8 @@ func (d *dev) testDLQ(t *testing.T) {
 	for range 4 {
 		cmd := command(t, "dlq", "requeue", "--all", "--yes", "--data", d.Data)
 		require.NoError(t, cmd.Start())
-		time.AfterFunc(rand.N(300*time.Millisecond), func() { _ = cmd.Process.Kill() }) //nolint:gosec // a test
-		_ = cmd.Wait()                                                                  // killed or not
+		time.AfterFunc(rand.N(300*time.Millisecond), func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait() // killed or not
 	}
 	d.run(t, daemon.ExitOK, "dlq", "requeue", "--all", "--yes")
 	d.letters(t, 0)

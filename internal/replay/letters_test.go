@@ -45,8 +45,8 @@ func newDesk(tb testing.TB, opts ...natstest.Option) *desk {
 	return d
 }
 
-// consume runs the worker of a service, with the rights of that service, until the returned function is called.
-func (d *desk) consume(t *testing.T, name string, handle worker.Handler) (stop func()) {
+// consume runs the worker of a service, with the rights of that service, until the test ends.
+func (d *desk) consume(t *testing.T, name string, handle worker.Handler) {
 	t.Helper()
 	js, err := bus.JetStream(natstest.Connect(t, d.server, name))
 	require.NoError(t, err)
@@ -58,12 +58,10 @@ func (d *desk) consume(t *testing.T, name string, handle worker.Handler) (stop f
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ended)
 	})
-	t.Cleanup(stop)
-	return stop
 }
 
 // deaths makes dead letters of events, as a worker makes them.
@@ -202,7 +200,7 @@ func TestAPoisonMessageDiesAloneAndComesBackOnce(t *testing.T) {
 // update is a fact that both the archiver and the invalidator take.
 func update() events.Event {
 	return events.New(events.Meta{Source: "/fdc/test", ActorID: alice}, workspace,
-		events.WorkspaceDataUpdated{WorkspaceID: workspace, Version: 1 + rand.Int64N(1<<40), Bytes: 2}) //nolint:gosec // a test
+		events.WorkspaceDataUpdated{WorkspaceID: workspace, Version: 1 + rand.Int64N(1<<40), Bytes: 2})
 }
 
 // An operator who is interrupted at any moment, and does the same again, requeues each letter once.
@@ -226,7 +224,7 @@ func TestARequeueThatIsInterruptedLosesAndDoublesNothing(t *testing.T) {
 		for attempt := range 4 {
 			ctx, cancel := context.WithCancel(t.Context())
 			if attempt < 3 {
-				timer := time.AfterFunc(rand.N(30*time.Millisecond), cancel) //nolint:gosec // a test
+				timer := time.AfterFunc(rand.N(30*time.Millisecond), cancel)
 				defer timer.Stop()
 			}
 			letters, err := d.dead.List(t.Context(), replay.LetterFilter{})
