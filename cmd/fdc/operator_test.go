@@ -37,6 +37,7 @@ func TestOperatorCommands(t *testing.T) {
 	t.Run("comfort", d.testComfort)
 	t.Run("doctor", d.testDoctor)
 	t.Run("dlq", d.testDLQ)
+	t.Run("replay", d.testReplay)
 	d.interrupt(t)
 }
 
