@@ -69,12 +69,11 @@ func (c *cli) replay() *cobra.Command {
 }
 
 func (o *replayOptions) check(cmd *cobra.Command, args []string) (err error) {
-	known := consumerNames()
 	var ok bool
 	if o.consumer, ok = bus.ConsumerNamed(o.to); len(args) > 0 || o.to == "" {
-		return usage("replay wants --to CONSUMER, one of %s, and no arguments", known)
+		return usage("replay wants --to CONSUMER, one of %s, and no arguments", consumerNames())
 	} else if !ok {
-		return usage("there is no consumer %.64q; there are %s", o.to, known)
+		return usage("there is no consumer %.64q; there are %s", o.to, consumerNames())
 	}
 	changed := cmd.Flags().Changed
 	if o.resume || o.abandon {

@@ -129,7 +129,7 @@ func (d *dev) testReplay(t *testing.T) {
 	d.run(t, daemon.ExitFailed, "replay", "--to", "syncer", "--type", "task.created")
 	d.run(t, daemon.ExitFailed, with("--file", "nowhere")...)
 	_, problem = d.run(t, daemon.ExitUsage, "replay", "--to", "nobody")
-	require.Contains(t, problem, "audit-archiver, cache-invalidator, syncer")
+	require.Contains(t, problem, consumerNames())
 	for _, wrong := range [][]string{
 		{"replay"},
 		with("x"),

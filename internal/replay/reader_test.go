@@ -151,6 +151,7 @@ func TestATailBeginsNow(t *testing.T) {
 		all = append(all, idsOf(r.fill(t, 1)...)...)
 		return h.count() > 0
 	}, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { got := h.ids(t); return got[len(got)-1] == all[len(all)-1] }, patience, 10*time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 	got := h.ids(t)
