@@ -186,7 +186,7 @@ func (p *person) listen(base, before string) {
 	p.t.Helper()
 	value[bool](p, before+`;
 		window.heard = { events: [], resyncs: [], statuses: [], status: "connecting" };
-		window.byPeople = (event) => event.type.startsWith("fdc.task.") && event.actorid !== "system";
+		window.byPeople = (event) => event.type.startsWith("fdc.task.") && event.source === "/fdc/api";
 		import(`+quote(base+assetPath(p.t, "client-fdc"))+`).then(({ connect }) => {
 			window.live = connect({
 				pollEvery: 200,

@@ -220,7 +220,7 @@ func TestDLQSaysWhatIsMissing(t *testing.T) {
 		}, "PostgreSQL does not answer"},
 		"no right": {map[string]string{
 			"NATS_URL": server.URL(bus.Syncer), "NATS_USER": bus.Syncer, "DATABASE_URL": db.URL,
-		}, "connect as ops"},
+		}, "want ops"},
 		"nothing runs": {map[string]string{}, "start fdc dev"},
 		"no NATS":      {map[string]string{"NATS_URL": "nats://127.0.0.1:1", "DATABASE_URL": db.URL}, "NATS does not answer"},
 	} {

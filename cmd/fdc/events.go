@@ -81,6 +81,7 @@ func (c *cli) withBus(ctx context.Context, fn func(context.Context, *busTools) e
 		return &unreachableError{"NATS", err}
 	}
 	err = fn(ctx, &busTools{nc: nc, js: js})
+	// The server says so aside; what was asked for only times out.
 	if denied := nc.LastError(); err != nil && errors.Is(denied, nats.ErrPermissionViolation) {
 		return fmt.Errorf("this NATS user may not do that; want ops (NATS_URL, NATS_USER, NATS_PASSWORD): %w", denied)
 	}

@@ -24,9 +24,6 @@ var contract = []string{
 	"completion bash", "completion zsh", "completion fish",
 }
 
-// building are groups of the contract that have not come yet.
-var building = []string{"events", "replay", "dlq"}
-
 func TestEveryCommandSaysWhatItDoes(t *testing.T) {
 	t.Parallel()
 	c := &cli{stdout: io.Discard, stderr: io.Discard}
@@ -52,10 +49,7 @@ func TestEveryCommandSaysWhatItDoes(t *testing.T) {
 	for _, path := range contract {
 		words := strings.Fields(path)
 		cmd, _, err := root.Find(words)
-		if err != nil || cmd == root {
-			require.Contains(t, building, words[0], "there is no fdc %s", path)
-			continue
-		}
+		require.NoError(t, err)
 		require.Equal(t, "fdc "+path, cmd.CommandPath())
 	}
 	for path := range examples {

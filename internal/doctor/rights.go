@@ -31,7 +31,7 @@ func needs(user string) rights {
 		return rights{
 			publish: []string{
 				"evt.doctor", bus.OutboxNudge, live(), "RL.doctor.nobody.0", "$KV.sessions.doctor", "$KV.workspace_data.doctor",
-				"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.KV_sessions", "$JS.API.DIRECT.GET.EVENTS",
+				"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.KV_sessions", "$JS.API.DIRECT.GET.RATELIMIT.RL.doctor",
 				"$JS.API.CONSUMER.CREATE.EVENTS.doctor.evt.doctor", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.doctor", "$JS.API.CONSUMER.DELETE.EVENTS.doctor",
 				"$JS.API.CONSUMER.CREATE.KV_sessions.doctor", "$JS.API.CONSUMER.CREATE.KV_workspace_data.doctor", "$JS.API.CONSUMER.CREATE.KV_flags.doctor",
 			},
@@ -46,7 +46,7 @@ func needs(user string) rights {
 		return works(user, bus.OutboxNudge, bus.CheckpointSubject, "$JS.API.STREAM.INFO.CHECKPOINTS", "$JS.API.DIRECT.GET.CHECKPOINTS")
 	case operator:
 		return rights{publish: []string{
-			"evt.doctor", "$KV.flags.doctor", "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.INFO.EVENTS.syncer",
+			"evt.doctor", "replay.doctor", "$KV.flags.doctor", "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.INFO.EVENTS.syncer",
 		}}
 	}
 	return rights{} // sys and provision; the checks of disk and migrate are their work
@@ -57,6 +57,8 @@ func works(consumer string, more ...string) rights {
 	return rights{publish: append([]string{
 		"dead." + consumer + ".doctor", "$JS.ACK.EVENTS." + consumer + ".doctor", "$JS.API.INFO", "$JS.API.STREAM.INFO.DEAD",
 		"$JS.API.CONSUMER.INFO.EVENTS." + consumer, "$JS.API.CONSUMER.MSG.NEXT.EVENTS." + consumer,
+		"$JS.API.CONSUMER.INFO.REPLAY." + consumer, "$JS.API.CONSUMER.MSG.NEXT.REPLAY." + consumer, "$JS.ACK.REPLAY." + consumer + ".doctor",
+		"$JS.API.CONSUMER.INFO.EVENTS." + bus.ReplayConsumer(consumer),
 	}, more...)}
 }
 

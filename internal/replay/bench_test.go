@@ -22,12 +22,12 @@ import (
 	"fdc/internal/replay"
 )
 
-// benchEvents is how many events a benchmark reads: FDC_REPLAY_BENCH_EVENTS, or few.
-func benchEvents(b *testing.B) int {
+// benchSize is the number in an environment variable, or a small one.
+func benchSize(b *testing.B, variable string, small int) int {
 	b.Helper()
-	text := os.Getenv("FDC_REPLAY_BENCH_EVENTS")
+	text := os.Getenv(variable)
 	if text == "" {
-		return 10_000
+		return small
 	}
 	n, err := strconv.Atoi(text)
 	require.NoError(b, err)
@@ -37,7 +37,7 @@ func benchEvents(b *testing.B) int {
 // BenchmarkExport writes events as NDJSON, beside JetStream's own ordered consumer that only counts the same messages; both over
 // loopback TCP from the server in this process.
 func BenchmarkExport(b *testing.B) {
-	n := benchEvents(b)
+	n := benchSize(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
 	r := newRig(b, natstest.WithTCP())
 	r.fill(b, n)
 	var ours, plain, oursCPU, plainCPU time.Duration
@@ -82,7 +82,7 @@ func spent(b *testing.B) time.Duration {
 // BenchmarkReplay has a worker whose handler does nothing drain a replay, beside a plain pull consumer that acknowledges the same
 // messages one by one; both over loopback TCP from the server in this process. The worker decodes and checks each event.
 func BenchmarkReplay(b *testing.B) {
-	n := benchEvents(b)
+	n := benchSize(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
 	r := newRig(b, natstest.WithTCP())
 	r.fill(b, n)
 	c, _ := bus.ConsumerNamed(bus.AuditArchiver)

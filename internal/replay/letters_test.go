@@ -410,9 +410,9 @@ func namesOf(t *testing.T, js jetstream.JetStream) (names []string) {
 	return names
 }
 
-// Ten thousand letters: how long a list, a requeue and a discard of all of them take, with an fsync per write as in nats.conf.
-func BenchmarkTenThousandLetters(b *testing.B) {
-	const letters = 10_000
+// FDC_DLQ_BENCH_LETTERS letters, or few: how long a list, a requeue and a discard of all of them take, with an fsync per write as in nats.conf.
+func BenchmarkDeadLetters(b *testing.B) {
+	letters := benchSize(b, "FDC_DLQ_BENCH_LETTERS", 1000)
 	d := newDesk(b, natstest.WithSyncAlways())
 	dead := make([]events.Event, letters)
 	for b.Loop() {

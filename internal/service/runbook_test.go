@@ -186,7 +186,7 @@ func TestRunbookGoogleOutage(t *testing.T) {
 		_, err := alice.call(t.Context(), http.MethodPut, s.google+"/_emulator/faults", list)
 		require.NoError(t, err)
 	}
-	faults(`[{"match":{"path":"/*"},"fault":{"status":403,"reason":"forbidden"}}]`)
+	faults(`[{"match":{"path":"/*"},"count":0,"fault":{"status":403,"reason":"forbidden"}}]`)
 	require.EqualValues(t, 3, alice.work(t.Context(), 1))
 	alice.sync(t, s, "failed")
 	s.shell(t, []string{`fdc flags set sync_async off --reason "a test"`})

@@ -44,9 +44,15 @@ export function tasks({ root, workspace, signal, follow, toast, attempt }) {
       className: "row", id: "add",
       onsubmit: (/** @type {Event} */ e) => {
         e.preventDefault();
+        const draft = { title: title.value, suit: suit.value, dueDate: due.value || null };
+        title.value = due.value = ""; // at once: the next title may be typed meanwhile
         attempt(async () => {
-          list.push(await api(path, { method: "POST", body: { title: title.value, suit: suit.value, dueDate: due.value || null } }));
-          title.value = due.value = "";
+          try {
+            list.push(await api(path, { method: "POST", body: draft }));
+          } catch (error) {
+            if (!title.value) [title.value, due.value] = [draft.title, draft.dueDate ?? ""];
+            throw error;
+          }
           draw();
         });
       },
