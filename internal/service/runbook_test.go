@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/seal"
@@ -273,4 +274,80 @@ func TestRunbookPostgresRestored(t *testing.T) {
 	require.EqualValues(t, 3, alice.work(t.Context(), 3))
 	s.drained(t)
 	s.consistent(t)
+}
+
+// refuseTasks lets Postgres refuse the audit rows of new tasks, as a wrong schema would, until the returned function is called.
+func (s *system) refuseTasks(t *testing.T) (mend func()) {
+	t.Helper()
+	_, err := s.pool.Exec(t.Context(), `ALTER TABLE audit_logs ADD CONSTRAINT wrong CHECK (action <> 'task.created') NOT VALID`)
+	require.NoError(t, err)
+	return func() {
+		_, err := s.pool.Exec(t.Context(), `ALTER TABLE audit_logs DROP CONSTRAINT wrong`)
+		require.NoError(t, err)
+	}
+}
+
+// auditedTasks compares tasks with their rows in the audit log.
+func (s *system) auditedTasks(t *testing.T) {
+	t.Helper()
+	s.drained(t)
+	require.Eventually(t, func() bool {
+		var made, audited int
+		err := s.pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM audit_logs WHERE action = 'task.created')`).
+			Scan(&made, &audited)
+		return err == nil && made > 0 && made == audited
+	}, patience, 20*time.Millisecond, "each task has its row, once")
+}
+
+func (s *system) deadLetters(t *testing.T) uint64 {
+	t.Helper()
+	dead, err := s.js.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	return dead.CachedInfo().State.Msgs
+}
+
+// docs/runbooks/wrong-deploy.md: the caches are gone past while people work, and what could not be handled is handled once it can be.
+func TestRunbookWrongDeploy(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	mend := s.refuseTasks(t)
+	require.EqualValues(t, 3, alice.work(t.Context(), 1))
+	require.Eventually(t, func() bool { return s.deadLetters(t) > 0 }, patience, 20*time.Millisecond, "a dead letter")
+	blocks := runbook(t, "wrong-deploy")
+	printed := s.shell(t, blocks[:1])
+	require.Contains(t, printed, "wrong deploy")
+	require.EqualValues(t, 3, alice.work(t.Context(), 2), "requests past the caches")
+	mend()
+	require.Eventually(t, func() bool { return s.isDrained(t.Context()) }, patience, 20*time.Millisecond)
+	s.shell(t, blocks[1:])
+	s.auditedTasks(t)
+	require.Zero(t, s.deadLetters(t))
+}
+
+// docs/runbooks/stream-full.md: a full DEAD loses nothing; what waits is set aside or handled when there is room.
+func TestRunbookStreamFull(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t)
+	owner, err := bus.JetStream(natstest.Connect(t, s.broker, "provision"))
+	require.NoError(t, err)
+	dead, err := owner.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	config := dead.CachedInfo().Config
+	config.MaxMsgs = 2
+	_, err = owner.UpdateStream(t.Context(), config)
+	require.NoError(t, err)
+	s.startAll(t)
+	alice := s.signUp(t, "alice@example.net")
+	mend := s.refuseTasks(t)
+	for round := 1; round <= 4; round++ {
+		require.EqualValues(t, 3, alice.work(t.Context(), round))
+	}
+	require.Eventually(t, func() bool { return s.deadLetters(t) == 2 }, patience, 20*time.Millisecond, "DEAD is full")
+	mend()
+	printed := s.shell(t, runbook(t, "stream-full"))
+	require.Contains(t, printed, "DEAD")
+	s.auditedTasks(t)
+	require.Zero(t, s.deadLetters(t))
 }
