@@ -117,7 +117,7 @@ func (c *cluster) trouble(over <-chan struct{}, random *rand.Rand) (faults []win
 	for within(time.Second, 2*time.Second) {
 		n := c.nodes[random.IntN(len(c.nodes))]
 		f := window{from: c.now()}
-		switch kind := random.IntN(8); kind {
+		switch kind := random.IntN(9); kind {
 		case 0:
 			f.what = fmt.Sprintf("NATS cut off from node %d", n.index)
 			n.nats.Cut()
@@ -144,6 +144,13 @@ func (c *cluster) trouble(over <-chan struct{}, random *rand.Rand) (faults []win
 			f.what = "NATS silent to all"
 			for _, n := range c.nodes {
 				n.nats.Pause()
+			}
+		case 8:
+			f.what = "the buckets of the caches emptied"
+			for _, bucket := range []string{bus.Sessions, bus.WorkspaceData} {
+				stream, err := c.provision.Stream(c.t.Context(), "KV_"+bucket)
+				require.NoError(c.t, err)
+				require.NoError(c.t, stream.Purge(c.t.Context()))
 			}
 		}
 		within(500*time.Millisecond, 4*time.Second)

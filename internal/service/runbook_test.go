@@ -193,7 +193,7 @@ func TestRunbookGoogleOutage(t *testing.T) {
 	s.shell(t, []string{`fdc flags set sync_async off --reason "a test"`})
 	printed := s.shell(t, runbook(t, "google-outage"))
 	require.Contains(t, printed, "Google is down")
-	require.Regexp(t, `\w+ +\| +1 \|`, printed, "a reason, and how often")
+	require.Regexp(t, `\w+ +\| +\d+ \|`, printed, "a reason, and how often")
 	faults(`[]`)
 	alice.sync(t, s, "completed")
 	var there int
