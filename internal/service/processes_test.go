@@ -78,7 +78,7 @@ type system struct {
 func free(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000)) //nolint:gosec // no secret
+		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
 		if l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr); err == nil {
 			require.NoError(t, l.Close())
 			return addr
