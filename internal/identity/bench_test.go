@@ -3,7 +3,6 @@ package identity_test
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"runtime"
 	"strconv"
 	"testing"
 
@@ -61,18 +60,4 @@ func BenchmarkAuthenticate(b *testing.B) {
 	}
 	const mebibytes = 100_000.0 / sessions / (1 << 20)
 	b.ReportMetric(float64(n.cache.NearBytes())*mebibytes, "reckoned-MiB/100k")
-	held := heap()
-	n.nc.Close() // the near layer is purged
-	for n.cache.NearBytes() > 0 {
-		runtime.Gosched()
-	}
-	b.ReportMetric((held-heap())*mebibytes, "MiB/100k")
-}
-
-// heap is what is in use, in bytes.
-func heap() float64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return float64(stats.HeapAlloc)
 }
