@@ -25,6 +25,7 @@ import (
 
 	"fdc/internal/devstack/pgtest"
 	"fdc/internal/devstack/readme"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 )
 
@@ -45,7 +46,7 @@ type broker struct {
 // newBroker gives a server what secrets.sh has made. It doesn't start it.
 func newBroker(t *testing.T, made, conf, name string) *broker {
 	t.Helper()
-	b := &broker{t: t, conf: conf, dir: t.TempDir(), client: free(t), monitor: free(t), route: free(t)}
+	b := &broker{t: t, conf: conf, dir: t.TempDir(), client: testenv.FreePort(t), monitor: testenv.FreePort(t), route: testenv.FreePort(t)}
 	b.environ = settings(t, filepath.Join(made, "nats.env"))
 	for key, value := range b.environ {
 		delete(b.environ, key)

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -126,13 +125,4 @@ func secrets(t *testing.T) string {
 	out, err := exec.CommandContext(t.Context(), "sh", "secrets.sh", dir).CombinedOutput() //nolint:gosec // our own script
 	require.NoError(t, err, "%s", out)
 	return dir
-}
-
-// free is a port that nobody listens on now.
-func free(t *testing.T) int {
-	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()                     //nolint:errcheck // the port is what matters
-	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it listens on TCP
 }

@@ -22,6 +22,7 @@ import (
 
 	"fdc/internal/devstack/embedpg"
 	"fdc/internal/devstack/readme"
+	"fdc/internal/devstack/testenv"
 )
 
 // composition runs a composeFile without containers: each service is a process here, its container's addresses are free ports
@@ -91,7 +92,7 @@ func (c *composition) place(name string, s composeService) {
 func (c *composition) port(service, port string) int {
 	key := service + ":" + port
 	if c.ports[key] == 0 {
-		c.ports[key] = free(c.t)
+		c.ports[key] = testenv.FreePort(c.t)
 	}
 	return c.ports[key]
 }

@@ -11,10 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"fdc/internal/platform/bus"
 	"fdc/internal/replay"
 )
 
@@ -68,18 +66,11 @@ func (c *cli) withBus(ctx context.Context, fn func(context.Context, *busTools) e
 	if err != nil {
 		return err
 	}
-	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
+	nc, js, err := connectBus(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	js, err := bus.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	if err := bus.Reachable(ctx, nc, js); err != nil {
-		return &unreachableError{"NATS", err}
-	}
 	err = fn(ctx, &busTools{nc: nc, js: js})
 	// The server says so aside; what was asked for only times out.
 	if denied := nc.LastError(); err != nil && errors.Is(denied, nats.ErrPermissionViolation) {

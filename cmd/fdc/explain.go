@@ -6,10 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/service"
 )
@@ -57,18 +55,11 @@ func (c *cli) withBackends(ctx context.Context, application string, fn func(jets
 	if err != nil {
 		return err
 	}
-	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
+	nc, js, err := connectBus(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	js, err := bus.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	if err := bus.Reachable(ctx, nc, js); err != nil {
-		return &unreachableError{"NATS", err}
-	}
 	pool, err := openDatabase(ctx, config, application)
 	if err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"fdc/events"
@@ -154,18 +153,11 @@ func (c *cli) withFlags(ctx context.Context, fn func(context.Context, *flags.Sto
 	if err != nil {
 		return err
 	}
-	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
+	nc, js, err := connectBus(ctx, config)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	js, err := bus.JetStream(nc)
-	if err != nil {
-		return err
-	}
-	if err := bus.Reachable(ctx, nc, js); err != nil {
-		return &unreachableError{"NATS", err}
-	}
 	bucket, err := js.KeyValue(ctx, bus.Flags)
 	if err != nil {
 		return fmt.Errorf("open the bucket %s (has fdc migrate run?): %w", bus.Flags, err)

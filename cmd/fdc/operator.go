@@ -6,9 +6,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"fdc/events"
+	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/postgres"
 )
@@ -35,6 +39,25 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 
 func usage(format string, args ...any) error {
 	return &daemon.UsageError{Err: fmt.Errorf(format, args...)}
+}
+
+// connectBus connects as the user ops and waits for the server's answer.
+func connectBus(ctx context.Context, config operatorConfig) (*nats.Conn, jetstream.JetStream, error) {
+	nc, err := bus.Connect(config.Bus, "ops", zerolog.Nop())
+	if err != nil {
+		return nil, nil, err
+	}
+	js, err := bus.JetStream(nc)
+	if err == nil {
+		if err = bus.Reachable(ctx, nc, js); err != nil {
+			err = &unreachableError{"NATS", err}
+		}
+	}
+	if err != nil {
+		nc.Close()
+		return nil, nil, err
+	}
+	return nc, js, nil
 }
 
 // openDatabase opens the pool of an operator's command and waits for the server's answer.

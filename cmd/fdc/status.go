@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"fdc/internal/devstack"
@@ -93,14 +92,8 @@ func (c *cli) openStatus(ctx context.Context) (source *statusSource, err error) 
 			s.close()
 		}
 	}()
-	if s.nc, err = bus.Connect(config.Bus, "ops", zerolog.Nop()); err != nil {
+	if s.nc, s.js, err = connectBus(ctx, config); err != nil {
 		return nil, err
-	}
-	if s.js, err = bus.JetStream(s.nc); err != nil {
-		return nil, err
-	}
-	if err := bus.Reachable(ctx, s.nc, s.js); err != nil {
-		return nil, &unreachableError{"NATS", err}
 	}
 	if s.pool, err = openDatabase(ctx, config, "fdc-status"); err != nil {
 		return nil, err

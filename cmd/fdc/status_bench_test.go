@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -19,27 +17,16 @@ import (
 	"fdc/events"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/service"
 )
 
-// benchSize is a number from the environment, or a small one.
-func benchSize(b *testing.B, variable string, small int) int {
-	b.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return small
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(b, err)
-	return n
-}
-
 // BenchmarkStatus is what an operator waits for: fdc status, from nothing but addresses, of a system with
 // FDC_STATUS_BENCH_EVENTS events and FDC_STATUS_BENCH_CONSUMERS consumers on EVENTS, as 1000000 and 1000.
 func BenchmarkStatus(b *testing.B) {
-	amount, consumers := benchSize(b, "FDC_STATUS_BENCH_EVENTS", 20_000), benchSize(b, "FDC_STATUS_BENCH_CONSUMERS", 50)
+	amount, consumers := testenv.Size(b, "FDC_STATUS_BENCH_EVENTS", 20_000), testenv.Size(b, "FDC_STATUS_BENCH_CONSUMERS", 50)
 	db, broker := pgtest.Empty(b), natstest.New(b, natstest.WithTCP())
 	require.NoError(b, service.RunMigrate(b.Context(), service.MigrateConfig{
 		Database: postgres.Config{URL: db.URL, MaxConns: 4, ConnectTimeout: 10 * time.Second, QueryTimeout: 30 * time.Second},

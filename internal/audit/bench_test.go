@@ -2,10 +2,8 @@ package audit
 
 import (
 	"crypto/ed25519"
-	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,20 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/postgres"
 )
-
-// benchRows is how many rows a benchmark works on: FDC_AUDIT_BENCH_ROWS, or few.
-func benchRows(b *testing.B) int {
-	b.Helper()
-	text := os.Getenv("FDC_AUDIT_BENCH_ROWS")
-	if text == "" {
-		return 20_000
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(b, err)
-	return n
-}
 
 // filled is a log with n rows, spread over twelve months that are over.
 func filled(b *testing.B, n int) *pgtest.DB {
@@ -55,7 +42,7 @@ func filled(b *testing.B, n int) *pgtest.DB {
 
 // BenchmarkArchive is a month of so many rows to a folder, read back there, and verified again; and the memory that takes.
 func BenchmarkArchive(b *testing.B) {
-	n := benchRows(b)
+	n := testenv.Size(b, "FDC_AUDIT_BENCH_ROWS", 20_000)
 	db := ensured(b)
 	month := monthOf(time.Now()).add(-1)
 	_, err := ensureMonth(b.Context(), db.Pool, month)
@@ -130,7 +117,7 @@ func watchHeap() (grown *atomic.Int64, stop func()) {
 
 // BenchmarkAttach is how long a full month takes to become a part of the log: as restoring does it, beside a plain attach, which reads all of it.
 func BenchmarkAttach(b *testing.B) {
-	n := benchRows(b)
+	n := testenv.Size(b, "FDC_AUDIT_BENCH_ROWS", 20_000)
 	db := filled(b, n)
 	month := monthOf(time.Now()).add(-1)
 	table := pgx.Identifier{month.table()}.Sanitize()

@@ -3,8 +3,6 @@ package replay_test
 import (
 	"context"
 	"io"
-	"os"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,27 +15,16 @@ import (
 
 	"fdc/events"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/worker"
 	"fdc/internal/replay"
 )
 
-// benchSize is the number in an environment variable, or a small one.
-func benchSize(b *testing.B, variable string, small int) int {
-	b.Helper()
-	text := os.Getenv(variable)
-	if text == "" {
-		return small
-	}
-	n, err := strconv.Atoi(text)
-	require.NoError(b, err)
-	return n
-}
-
 // BenchmarkExport writes events as NDJSON, beside JetStream's own ordered consumer that only counts the same messages; both over
 // loopback TCP from the server in this process.
 func BenchmarkExport(b *testing.B) {
-	n := benchSize(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
+	n := testenv.Size(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
 	r := newRig(b, natstest.WithTCP())
 	r.fill(b, n)
 	var ours, plain, oursCPU, plainCPU time.Duration
@@ -64,11 +51,19 @@ func BenchmarkExport(b *testing.B) {
 		plain, plainCPU = plain+time.Since(start), plainCPU+spent(b)-cpu
 		consuming.Stop()
 	}
-	b.ReportMetric(float64(n*b.N)/ours.Seconds(), "events/s")
-	b.ReportMetric(float64(n*b.N)/plain.Seconds(), "plain/s")
-	b.ReportMetric(plain.Seconds()/ours.Seconds(), "ratio")
-	b.ReportMetric(plainCPU.Seconds()/oursCPU.Seconds(), "cpu-ratio")
+	report(b, n, spending{ours, oursCPU}, spending{plain, plainCPU})
 	b.ReportMetric(oursCPU.Seconds()*1e6/float64(n*b.N), "cpu-µs/event")
+}
+
+// spending is what reading the events took by the clock, and of the processor.
+type spending struct{ clock, cpu time.Duration }
+
+func report(b *testing.B, n int, ours, plain spending) {
+	b.Helper()
+	b.ReportMetric(float64(n*b.N)/ours.clock.Seconds(), "events/s")
+	b.ReportMetric(float64(n*b.N)/plain.clock.Seconds(), "plain/s")
+	b.ReportMetric(plain.clock.Seconds()/ours.clock.Seconds(), "ratio")
+	b.ReportMetric(plain.cpu.Seconds()/ours.cpu.Seconds(), "cpu-ratio")
 }
 
 // spent is the processor time of this process, servers included: on a machine that others use too it tells more than the clock.
@@ -82,7 +77,7 @@ func spent(b *testing.B) time.Duration {
 // BenchmarkReplay has a worker whose handler does nothing drain a replay, beside a plain pull consumer that acknowledges the same
 // messages one by one; both over loopback TCP from the server in this process. The worker decodes and checks each event.
 func BenchmarkReplay(b *testing.B) {
-	n := benchSize(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
+	n := testenv.Size(b, "FDC_REPLAY_BENCH_EVENTS", 10_000)
 	r := newRig(b, natstest.WithTCP())
 	r.fill(b, n)
 	c, _ := bus.ConsumerNamed(bus.AuditArchiver)
@@ -140,8 +135,5 @@ func BenchmarkReplay(b *testing.B) {
 		plain, plainCPU = plain+time.Since(start), plainCPU+spent(b)-cpu
 		consuming.Stop()
 	}
-	b.ReportMetric(float64(n*b.N)/ours.Seconds(), "events/s")
-	b.ReportMetric(float64(n*b.N)/plain.Seconds(), "plain/s")
-	b.ReportMetric(plain.Seconds()/ours.Seconds(), "ratio")
-	b.ReportMetric(plainCPU.Seconds()/oursCPU.Seconds(), "cpu-ratio")
+	report(b, n, spending{ours, oursCPU}, spending{plain, plainCPU})
 }

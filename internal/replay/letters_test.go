@@ -21,6 +21,7 @@ import (
 	"fdc/events"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/worker"
@@ -412,7 +413,7 @@ func namesOf(t *testing.T, js jetstream.JetStream) (names []string) {
 
 // FDC_DLQ_BENCH_LETTERS letters, or few: how long a list, a requeue and a discard of all of them take, with an fsync per write as in nats.conf.
 func BenchmarkDeadLetters(b *testing.B) {
-	letters := benchSize(b, "FDC_DLQ_BENCH_LETTERS", 1000)
+	letters := testenv.Size(b, "FDC_DLQ_BENCH_LETTERS", 1000)
 	d := newDesk(b, natstest.WithSyncAlways())
 	dead := make([]events.Event, letters)
 	for b.Loop() {

@@ -5,8 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +25,7 @@ import (
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
@@ -74,18 +73,10 @@ type system struct {
 	running  map[string]*exec.Cmd
 }
 
-// free gives an address that stays free while its service is down: the system gives ports from 32768 up to connections.
+// free is an address that nobody listens on.
 func free(t *testing.T) string {
 	t.Helper()
-	for range 1000 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
-		if l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", addr); err == nil {
-			require.NoError(t, l.Close())
-			return addr
-		}
-	}
-	t.Fatal("no free port")
-	return ""
+	return testenv.Loopback(testenv.FreePort(t))
 }
 
 func newSystem(t *testing.T) *system {
