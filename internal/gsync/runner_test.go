@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
@@ -94,12 +95,13 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 	for i := range 3 {
 		p.create(task.Draft{Title: fmt.Sprintf("number %d", i)})
 	}
-	// The first process is stuck before the second insert, and renews nothing. It has one slot, or it would take over from itself.
+	// The first process is stuck before the second insert, in its only slot, until its lease is over for all but itself.
 	reached, _ := w.holding("/lists/", 5)
-	dead, stop := w.run(w.Service, RunnerConfig{Slots: 1, Lease: 300 * time.Millisecond, Heartbeat: time.Hour})
+	_, stop := w.run(w.Service, RunnerConfig{Slots: 1, Lease: time.Hour, Grace: time.Millisecond})
 	job := p.request("")
-	dead.Wake()
 	<-reached
+	_, err := w.db.Pool.Exec(t.Context(), `UPDATE sync_jobs SET lease_expires_at = clock_timestamp()`)
+	require.NoError(t, err)
 	_, stopHeir := w.run(w.newService(nil), RunnerConfig{})
 	ended := p.ended(job.ID)
 	require.Equal(t, StatusCompleted, ended.Status)
@@ -117,6 +119,21 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 	}
 	p.equal()
 	p.quiet()
+}
+
+func TestARunEndsBeforeItsLease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	w.holding("/lists/", 1)
+	job := p.request("")
+	taken, err := w.claim(t.Context(), 1, time.Second, "")
+	require.NoError(t, err)
+	w.runClaimed(t.Context(), taken[0], RunnerConfig{Lease: time.Second, Heartbeat: time.Hour})
+	require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.jobs.WithLabelValues("lost")))
+	lost, err := w.Job(t.Context(), p.id, job.ID)
+	require.NoError(t, err)
+	require.Equal(t, StatusProcessing, lost.Status, "the next process finds it by its lease")
 }
 
 func TestALostLeaseWritesNothing(t *testing.T) {
