@@ -182,7 +182,7 @@ func (b *bench) startInvalidator(ctx context.Context, w *world) (stop func() err
 	stop = background(ctx, func(ctx context.Context) error { return service.RunCacheInvalidator(ctx, config, lent) })
 	err = until(ctx, 30*time.Second, func(ctx context.Context) (bool, error) {
 		var unsent int
-		if err := w.pool.QueryRow(ctx, `SELECT count(*) FROM outbox`).Scan(&unsent); err != nil || unsent > 0 {
+		if err := w.pool.QueryRow(ctx, `SELECT count(*) FROM outbox WHERE sequence IS NULL`).Scan(&unsent); err != nil || unsent > 0 {
 			return false, err
 		}
 		info, err := consumer.Info(ctx)

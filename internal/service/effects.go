@@ -105,7 +105,7 @@ func (x *explanation) take(body []byte, source string, sequence uint64) {
 }
 
 func (x *explanation) readOutbox(ctx context.Context, _ jetstream.JetStream, db postgres.Querier) error {
-	rows, err := db.Query(ctx, `SELECT body FROM outbox WHERE position(convert_to($1, 'UTF8') IN body) > 0`, x.request)
+	rows, err := db.Query(ctx, `SELECT body FROM outbox WHERE sequence IS NULL AND position(convert_to($1, 'UTF8') IN body) > 0`, x.request)
 	if err != nil {
 		return fmt.Errorf("look into the outbox: %w", err)
 	}

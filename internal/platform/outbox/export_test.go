@@ -1,4 +1,7 @@
 package outbox
 
-// AfterPublish has f called between the acknowledgement of a round and the delete of its rows. Set it before Run.
+// MaxHeld is how many published rows wait for the audit log at most.
+const MaxHeld = maxHeld
+
+// AfterPublish has f called between the acknowledgement of a round and its record. Set it before Run.
 func (r *Relay) AfterPublish(f func()) { r.afterPublish = f }

@@ -114,7 +114,7 @@ type Stats struct {
 func ReadStats(ctx context.Context, q postgres.Querier) (Stats, error) {
 	var s Stats
 	err := q.QueryRow(ctx, `
-		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM outbox`).
+		SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM outbox WHERE sequence IS NULL`).
 		Scan(&s.Pending, &s.OldestAgeSeconds)
 	if err != nil {
 		return Stats{}, fmt.Errorf("read outbox statistics: %w", err)
@@ -122,11 +122,13 @@ func ReadStats(ctx context.Context, q postgres.Querier) (Stats, error) {
 	return s, nil
 }
 
-// Age reports how long the oldest pending row has waited; zero when there is none. It reads one row whatever the backlog.
+// Age reports how long the oldest pending row has waited; zero when there is none. It reads one row whatever the backlog, past those that
+// wait for the audit log.
 func Age(ctx context.Context, q postgres.Querier) (time.Duration, error) {
 	var seconds float64
 	err := q.QueryRow(ctx, `
-		SELECT coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM outbox ORDER BY id LIMIT 1), 0)`).
+		SELECT coalesce((SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 FROM outbox WHERE sequence IS NULL
+			ORDER BY id LIMIT 1), 0)`).
 		Scan(&seconds)
 	if err != nil {
 		return 0, fmt.Errorf("read outbox age: %w", err)

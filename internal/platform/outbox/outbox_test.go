@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,14 +47,14 @@ type world struct {
 
 const aggregates = 8
 
-func newWorld(t *testing.T, url string) *world {
+func newWorld(t *testing.T, url string, opts ...natstest.Option) *world {
 	t.Helper()
 	pool, err := postgres.Open(t.Context(), config(url), "test")
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	_, err = pool.Exec(t.Context(), `CREATE TABLE aggregate (id uuid PRIMARY KEY, version bigint NOT NULL DEFAULT 0)`)
 	require.NoError(t, err)
-	w := &world{url: url, pool: pool, server: natstest.New(t, natstest.WithTCP())}
+	w := &world{url: url, pool: pool, server: natstest.New(t, append(opts, natstest.WithTCP())...)}
 	w.nc = w.connect(t)
 	w.js, err = bus.JetStream(w.nc)
 	require.NoError(t, err)
@@ -409,6 +411,113 @@ func TestPostgresCrashes(t *testing.T) {
 	}
 	stop()
 	w.accounted(t)
+}
+
+// audited acknowledges n events for the audit-archiver, as if it had written them, and returns them.
+func (w *world) audited(t *testing.T, n int) []events.Event {
+	t.Helper()
+	consumer, err := w.js.Consumer(t.Context(), bus.Events, bus.AuditArchiver)
+	require.NoError(t, err)
+	list := make([]events.Event, n)
+	for i := range n {
+		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		require.NoError(t, err)
+		require.NoError(t, msg.DoubleAck(t.Context()))
+		list[i], err = events.Decode(msg.Data())
+		require.NoError(t, err)
+	}
+	return list
+}
+
+// rows is how many the table has, whether published or not.
+func (w *world) rows(t *testing.T) (n int) {
+	t.Helper()
+	require.NoError(t, w.pool.QueryRow(t.Context(), `SELECT count(*) FROM outbox`).Scan(&n))
+	return n
+}
+
+// left waits until the table has n rows.
+func (w *world) left(t *testing.T, n int, why string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return w.rows(t) == n }, patience, 5*time.Millisecond, why)
+}
+
+func TestAnEventStaysUntilTheAuditLogHasIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.killable(t).Run(ctx) }()
+	w.write(t, 50)
+	w.accounted(t)
+	total := w.rows(t)
+	require.Positive(t, total, "published, and in no audit log")
+	w.audited(t, 10)
+	w.left(t, total-10, "ten are written")
+	cancel()
+	require.NoError(t, <-ended)
+
+	w.audited(t, 10)
+	w.relay(t, nil)
+	w.left(t, total-20, "the next relay goes on")
+	w.audited(t, total-20)
+	w.left(t, 0, "all are written")
+}
+
+// The server comes back with an empty store, as after the loss of its disk.
+func TestALostStreamGetsAgainWhatTheAuditLogLacks(t *testing.T) {
+	t.Parallel()
+	store := t.TempDir()
+	w := newWorld(t, pgtest.New(t).URL, func(c *embednats.Config) { c.StoreDir = store })
+	w.relay(t, nil)
+	w.relay(t, nil)
+	for range 2 {
+		w.write(t, 50)
+		w.pending(t, func(n int64) bool { return n == 0 }, "the outbox does not drain")
+		lacks := w.rows(t) - 30
+		last := map[string]int64{}
+		for _, e := range w.audited(t, 30) {
+			last[e.Subject] = e.Version()
+		}
+		w.left(t, lacks, "thirty are written")
+
+		w.server.Stop()
+		require.NoError(t, os.RemoveAll(store))
+		require.NoError(t, w.server.Restart(t.Context()))
+		var err error
+		w.js, err = bus.JetStream(w.connect(t))
+		require.NoError(t, err)
+		require.NoError(t, bus.Provision(t.Context(), w.js, 1))
+		for _, e := range w.audited(t, lacks) {
+			if known, ok := last[e.Subject]; ok {
+				require.Equal(t, known+1, e.Version(), "aggregate %s", e.Subject)
+			}
+			last[e.Subject] = e.Version()
+		}
+		w.left(t, 0, "all are written")
+		stream, err := w.js.Stream(t.Context(), bus.Events)
+		require.NoError(t, err)
+		require.EqualValues(t, lacks, stream.CachedInfo().State.Msgs)
+	}
+}
+
+// Without an audit-archiver the table does not grow without end.
+func TestWhatIsHeldIsBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	const more = 500
+	list := make([]events.Event, outbox.MaxHeld+more)
+	for i := range list {
+		list[i] = event(w.ids[0], int64(i)+1)
+	}
+	for portion := range slices.Chunk(list, 1000) {
+		require.NoError(t, w.outbox.Tx(t.Context(), func(tx pgx.Tx) error { return outbox.AppendAll(t.Context(), tx, portion) }))
+	}
+	w.relay(t, nil)
+	w.left(t, outbox.MaxHeld, "too many are held")
+	var first int64
+	require.NoError(t, w.pool.QueryRow(t.Context(), `SELECT min(version) FROM outbox`).Scan(&first))
+	require.EqualValues(t, more+1, first, "the oldest go first")
 }
 
 // The order of ids is the order of commits only if the aggregate is locked first; a caller that forgot is told.

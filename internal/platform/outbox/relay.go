@@ -14,7 +14,6 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
-	"fdc/events"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 )
@@ -31,6 +30,10 @@ const (
 	batchFrom = 8
 	batchRows = 1000 // the server's limit for an atomic batch
 	batchSize = 4 << 20
+
+	// maxHeld is how many published rows wait for the audit log at most; beyond it the oldest go without.
+	maxHeld         = 20_000
+	releaseInterval = 100 * time.Millisecond
 
 	// publishTimeout is short, since a leader that can't reach NATS must make way for one that can: what a revoked session may
 	// do elsewhere is bounded by 3 s.
@@ -51,7 +54,7 @@ type Relay struct {
 	failures  prometheus.Counter
 	latency   prometheus.Histogram
 
-	// afterPublish is called between the acknowledgement and the delete; tests crash the relay there.
+	// afterPublish is called between the acknowledgement and its record; tests crash the relay there.
 	afterPublish func()
 }
 
@@ -63,7 +66,7 @@ func NewRelay(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, me
 			Name: "outbox_leader", Help: "1 while this process relays the outbox.",
 		}),
 		published: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "outbox_published_total", Help: "Events that left the outbox, by how: batch, single, or found in the stream already.",
+			Name: "outbox_published_total", Help: "Events that were published, by how: batch, single, or found in the stream already.",
 		}, []string{"how"}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "outbox_failures_total", Help: "Publish attempts that were not acknowledged.",
@@ -121,7 +124,7 @@ func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
 		defer cancel()
 		_ = conn.Close(closeCtx) // closing is what frees the lock; a dead connection has freed it
 	}()
-	// A delete that is lost in a crash is repeated by the next relay, so it need not wait for the disk.
+	// What is lost in a crash is found out by the next relay, so no commit need wait for the disk.
 	_, err = conn.Exec(ctx, fmt.Sprintf(`SET synchronous_commit = off; SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`,
 		sessionTimeout.Milliseconds(), sessionTimeout.Milliseconds()))
 	if err != nil {
@@ -149,12 +152,19 @@ func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
 func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg) error {
 	poll := time.NewTicker(pollInterval)
 	defer poll.Stop()
-	uncertain := true // the predecessor may have published what it could not delete
+	// The predecessor, or this relay's last term, may have published what it could not record.
+	held, err := r.reconcile(ctx, conn)
+	if err != nil {
+		return r.failed(ctx, err)
+	}
 	for {
 		if !r.js.Conn().IsConnected() {
 			return nats.ErrDisconnected
 		}
-		rows, err := r.head(ctx, conn)
+		if err := held.release(ctx, conn); err != nil {
+			return stopped(ctx, err)
+		}
+		rows, err := head(ctx, conn, held.start())
 		if err != nil {
 			return stopped(ctx, err)
 		}
@@ -167,28 +177,26 @@ func (r *Relay) lead(ctx context.Context, conn *pgx.Conn, nudge <-chan *nats.Msg
 			}
 			continue
 		}
-		if uncertain {
-			if err = r.reconcile(ctx, conn); err == nil {
-				uncertain = false
-				continue // some of the rows may be gone
-			}
-		} else {
-			err = r.publish(ctx, rows)
-		}
+		sequences, err := r.publish(ctx, rows)
 		if err != nil {
-			if ctx.Err() == nil {
-				r.failures.Inc()
-			}
-			return stopped(ctx, err)
+			return r.failed(ctx, err)
 		}
 		r.latency.Observe(time.Since(rows[0].CreatedAt).Seconds())
 		if r.afterPublish != nil {
 			r.afterPublish()
 		}
-		if err := remove(ctx, conn, rows); err != nil {
+		if err := held.add(ctx, conn, rows, sequences); err != nil {
 			return stopped(ctx, err)
 		}
 	}
+}
+
+// failed counts what went wrong with NATS.
+func (r *Relay) failed(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		r.failures.Inc()
+	}
+	return stopped(ctx, err)
 }
 
 // stopped hides the errors of an orderly end.
@@ -231,135 +239,70 @@ func (w row) message() *nats.Msg {
 	return &nats.Msg{Subject: w.Subject, Header: header, Data: w.Body}
 }
 
-// head reads the oldest rows, at most batchRows of them and, past the first, at most batchSize bytes.
-func (r *Relay) head(ctx context.Context, conn *pgx.Conn) ([]row, error) {
+// head reads the oldest rows from an id on that are not published, at most batchRows of them and, past the first, at most batchSize bytes.
+func head(ctx context.Context, conn *pgx.Conn, start int64) ([]row, error) {
 	rows, err := conn.Query(ctx, `
 		SELECT id, event_id::text, subject, body, traceparent, created_at
 		FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY id) AS total
-		      FROM (SELECT * FROM outbox ORDER BY id LIMIT $1) AS oldest) AS sized
+		      FROM (SELECT * FROM outbox WHERE sequence IS NULL AND id >= $3 ORDER BY id LIMIT $1) AS oldest) AS sized
 		WHERE total <= $2 OR total = octet_length(body)
-		ORDER BY id`, batchRows, batchSize)
+		ORDER BY id`, batchRows, batchSize, start)
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
-	head, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	oldest, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
 	if err != nil {
 		return nil, fmt.Errorf("read outbox: %w", err)
 	}
-	return head, nil
+	return oldest, nil
 }
 
-// remove deletes exactly the given rows: a range could take along a late commit.
-func remove(ctx context.Context, conn *pgx.Conn, rows []row) error {
-	ids := make([]int64, len(rows))
-	for i, w := range rows {
-		ids[i] = w.ID
-	}
-	if _, err := conn.Exec(ctx, `DELETE FROM outbox WHERE id = ANY($1)`, ids); err != nil {
-		return fmt.Errorf("delete published rows: %w", err)
-	}
-	return nil
-}
-
-// publish returns nil when every row is in the stream.
-func (r *Relay) publish(ctx context.Context, rows []row) error {
+// publish returns the rows' sequences when every row is in the stream.
+func (r *Relay) publish(ctx context.Context, rows []row) ([]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	if len(rows) >= batchFrom {
-		err := r.publishBatch(ctx, rows)
+		sequences, err := r.publishBatch(ctx, rows)
 		if !isDuplicate(err) {
-			return err
+			return sequences, err
 		}
 		// One message id is known already and the whole batch was refused: singles sort out which.
 	}
-	for _, w := range rows {
+	sequences := make([]uint64, len(rows))
+	for i, w := range rows {
 		ack, err := r.js.PublishMsg(ctx, w.message(), jetstream.WithExpectStream(bus.Events), jetstream.WithRetryAttempts(0))
-		switch {
-		case err != nil:
-			return fmt.Errorf("publish event %s: %w", w.EventID, err)
-		case ack.Duplicate:
+		if err != nil {
+			return nil, fmt.Errorf("publish event %s: %w", w.EventID, err)
+		}
+		sequences[i] = ack.Sequence
+		if ack.Duplicate {
 			r.published.WithLabelValues("found").Inc()
-		default:
+		} else {
 			r.published.WithLabelValues("single").Inc()
 		}
 	}
-	return nil
+	return sequences, nil
 }
 
-func (r *Relay) publishBatch(ctx context.Context, rows []row) error {
+// publishBatch publishes all rows or none. A batch has one acknowledgement, with the sequence of its last message.
+func (r *Relay) publishBatch(ctx context.Context, rows []row) ([]uint64, error) {
 	messages := make([]*nats.Msg, len(rows))
 	for i, w := range rows {
 		messages[i] = w.message()
 	}
-	if _, err := jetstreamext.PublishMsgBatch(ctx, r.js, messages); err != nil {
-		return fmt.Errorf("publish batch of %d from event %s: %w", len(rows), rows[0].EventID, err)
+	ack, err := jetstreamext.PublishMsgBatch(ctx, r.js, messages)
+	if err != nil {
+		return nil, fmt.Errorf("publish batch of %d from event %s: %w", len(rows), rows[0].EventID, err)
 	}
 	r.published.WithLabelValues("batch").Add(float64(len(rows)))
-	return nil
+	sequences := make([]uint64, len(rows))
+	for i := range rows {
+		sequences[i] = ack.Sequence - uint64(len(rows)-1-i) //nolint:gosec // not negative
+	}
+	return sequences, nil
 }
 
 func isDuplicate(err error) bool {
 	apiErr, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && apiErr.ErrorCode == jetstreamext.JSErrCodeBatchPublishDuplicateMsgID
-}
-
-// reconcile deletes the rows that the stream holds already. Only rows of the last round can be there, and only the relay
-// publishes in number, so the last messages of the stream tell.
-func (r *Relay) reconcile(ctx context.Context, conn *pgx.Conn) error {
-	arrived, err := tail(ctx, r.js, 2*batchRows)
-	if err != nil {
-		return err
-	}
-	tag, err := conn.Exec(ctx, `DELETE FROM outbox WHERE event_id = ANY($1::uuid[])`, arrived)
-	if err != nil {
-		return fmt.Errorf("delete rows found in the stream: %w", err)
-	}
-	r.published.WithLabelValues("found").Add(float64(tag.RowsAffected()))
-	return nil
-}
-
-// tail collects the event ids of the last n messages of EVENTS, without their bodies.
-func tail(ctx context.Context, js jetstream.JetStream, n uint64) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	defer cancel()
-	stream, err := js.Stream(ctx, bus.Events)
-	if err != nil {
-		return nil, fmt.Errorf("look up stream: %w", err)
-	}
-	state := stream.CachedInfo().State
-	if state.Msgs == 0 {
-		return nil, nil
-	}
-	first := state.FirstSeq
-	if state.LastSeq >= n {
-		first = max(first, state.LastSeq-n+1)
-	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: first, HeadersOnly: true,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the stream's tail: %w", err)
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return nil, fmt.Errorf("read the stream's tail: %w", err)
-	}
-	defer messages.Stop()
-	var ids []string
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return nil, fmt.Errorf("read the stream's tail: %w", err)
-		}
-		if id := msg.Headers().Get(jetstream.MsgIDHeader); events.ValidID(id) {
-			ids = append(ids, id)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return nil, fmt.Errorf("read the stream's tail: %w", err)
-		}
-		if meta.NumPending == 0 || meta.Sequence.Stream >= state.LastSeq {
-			return ids, nil
-		}
-	}
 }
