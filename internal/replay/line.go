@@ -62,19 +62,28 @@ func appendLine(b []byte, s Stored) []byte {
 	b = append(b, `,"time":"`...)
 	b = s.Time.UTC().AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","event":`...)
-	switch {
-	case !json.Valid(s.Body):
-		b = append(b, `null,"body":"`...)
-		b = base64.StdEncoding.AppendEncode(b, s.Body)
-		b = append(b, '"')
-	case bytes.IndexByte(s.Body, '\n') >= 0: // one line each
-		var compact bytes.Buffer
-		_ = json.Compact(&compact, s.Body) // it is valid
-		b = append(b, compact.Bytes()...)
-	default:
+	if isPlain(s.Body) {
 		b = append(b, s.Body...)
+	} else {
+		b = appendBody(b, s.Body)
 	}
 	return append(b, '}', '\n')
+}
+
+// appendBody takes any body: JSON on one line as it is, JSON on several without white space, and null with base64 behind for what is no JSON.
+func appendBody(b, body []byte) []byte {
+	switch {
+	case !json.Valid(body):
+		b = append(b, `null,"body":"`...)
+		b = base64.StdEncoding.AppendEncode(b, body)
+		return append(b, '"')
+	case bytes.IndexByte(body, '\n') >= 0:
+		var compact bytes.Buffer
+		_ = json.Compact(&compact, body) // it is valid
+		return append(b, compact.Bytes()...)
+	default:
+		return append(b, body...)
+	}
 }
 
 // appendText quotes a subject, which may hold anything but spaces.
