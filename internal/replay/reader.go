@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -260,8 +261,8 @@ func (r *Reader) bind(ctx context.Context) (jetstream.ConsumerConfig, error) {
 		AckPolicy: jetstream.AckNonePolicy, MaxDeliver: 1, MemoryStorage: true, Replicas: 1,
 		DeliverPolicy: jetstream.DeliverAllPolicy,
 	}
-	if len(config.FilterSubjects) == 0 {
-		config.FilterSubjects = s.Subjects()
+	if subjects := s.Subjects(); len(r.Subjects) == 0 && !slices.Equal(subjects, []string{events.AllEvents}) {
+		config.FilterSubjects = subjects // one that lets everything through would be compared with each subject
 	}
 	switch {
 	case r.begun:
