@@ -171,6 +171,24 @@ func TestAReplayIsPausedAndGoesOn(t *testing.T) {
 	require.Equal(t, 300, distinct)
 }
 
+// A worker that is in the middle of a replay must not take the next one for it: it would answer for events that the one before left out.
+func TestAReplayIsNotTakenForTheOneBefore(t *testing.T) {
+	t.Parallel()
+	r, e, list, _ := served(t, 300)
+	r.begin(t, replay.Selection{FromSeq: 1, ToSeq: 100}, 10)
+	require.Eventually(t, func() bool { n, _ := e.counts(); return n > 0 }, patience, time.Millisecond)
+	require.NoError(t, r.replays().Remove(t.Context(), bus.AuditArchiver))
+	state := r.begin(t, replay.Selection{FromSeq: 101}, 0)
+	require.False(t, state.Paused, "by nobody")
+	_, err := r.replays().Follow(t.Context(), state, nil)
+	require.NoError(t, err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, ev := range list[100:] {
+		require.Contains(t, e.byID, ev.ID)
+	}
+}
+
 // Whoever begins the replay and whoever handles it may both be killed in the middle, and the server restarted: whoever comes next goes on.
 func TestAReplaySurvivesKills(t *testing.T) {
 	t.Parallel()

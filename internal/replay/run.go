@@ -24,6 +24,10 @@ const (
 	idleAfter  = 5 * time.Second // then a service that doesn't pull is said to be away
 	farAway    = 100 * 365 * 24 * time.Hour
 	askTimeout = 3 * time.Second
+
+	// settle is how long a new replay delivers nothing. Workers look once a second whether the replay that they drain is still the
+	// same: until each has looked, one could take its events for those of the replay before, and answer for what that didn't select.
+	settle = 2 * time.Second
 )
 
 // State is a replay that has begun.
@@ -74,8 +78,8 @@ func stateOf(consumer string, info *jetstream.ConsumerInfo) (State, error) {
 	}
 	s := State{
 		Consumer: consumer, ID: order.ID, Count: number(metaCount), First: uint64(number(metaFirst)), Last: order.Until, //nolint:gosec // sequences
-		Paused: info.Paused, StartedAt: order.StartedAt, created: info.Created, dead: uint64(number(metaDead)), //nolint:gosec // a sequence
-		pulled: info.NumWaiting > 0,
+		Paused: info.Paused && info.PauseRemaining > settle, StartedAt: order.StartedAt,
+		created: info.Created, dead: uint64(number(metaDead)), pulled: info.NumWaiting > 0, //nolint:gosec // a sequence
 	}
 	// All up to the last selected one is answered for, or what was left has expired.
 	s.ended = info.AckFloor.Stream >= order.Until || info.NumPending == 0 && info.NumAckPending == 0
@@ -89,24 +93,14 @@ func stateOf(consumer string, info *jetstream.ConsumerInfo) (State, error) {
 	return s, nil
 }
 
-// Begin starts a replay of the plan that was made of the selection. It fails when one is running.
+// Begin starts a replay of the plan that was made of the selection; its first event comes a little later. It fails when one is running.
 func (r *Replays) Begin(ctx context.Context, c bus.Consumer, s Selection, plan *Plan, order bus.ReplayOrder) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*askTimeout)
 	defer cancel()
-	live, err := r.JS.Consumer(ctx, bus.Events, c.Name)
-	if err != nil {
-		return State{}, fmt.Errorf("look up the consumer %s (has fdc migrate run?): %w", c.Name, err)
-	}
 	dead, err := r.JS.Stream(ctx, bus.Dead)
 	if err != nil {
 		return State{}, fmt.Errorf("look up %s: %w", bus.Dead, err)
 	}
-	order.Until, order.FromTime, order.UserID = plan.LastSequence, s.Since, s.UserID
-	subjects := Intersect(s.Subjects(), c.Filters)
-	config := c.ReplayConfig(order, plan.FirstSequence, subjects, live.CachedInfo().Config.Replicas)
-	config.Metadata[metaCount] = strconv.FormatInt(plan.Count, 10)
-	config.Metadata[metaFirst] = strconv.FormatUint(plan.FirstSequence, 10)
-	config.Metadata[metaDead] = strconv.FormatUint(dead.CachedInfo().State.LastSeq, 10)
 	total := plan.Count
 	if s.UserID != "" {
 		everyone := s
@@ -118,6 +112,18 @@ func (r *Replays) Begin(ctx context.Context, c bus.Consumer, s Selection, plan *
 		}
 		total = of.Count
 	}
+	live, err := r.JS.Consumer(ctx, bus.Events, c.Name)
+	if err != nil {
+		return State{}, fmt.Errorf("look up the consumer %s (has fdc migrate run?): %w", c.Name, err)
+	}
+	order.Until, order.FromTime, order.UserID = plan.LastSequence, s.Since, s.UserID
+	subjects := Intersect(s.Subjects(), c.Filters)
+	config := c.ReplayConfig(order, plan.FirstSequence, subjects, live.CachedInfo().Config.Replicas)
+	begins := live.CachedInfo().TimeStamp.Add(settle) // by the server's clock, which ends the pause by itself
+	config.PauseUntil = &begins
+	config.Metadata[metaCount] = strconv.FormatInt(plan.Count, 10)
+	config.Metadata[metaFirst] = strconv.FormatUint(plan.FirstSequence, 10)
+	config.Metadata[metaDead] = strconv.FormatUint(dead.CachedInfo().State.LastSeq, 10)
 	config.Metadata[metaTotal] = strconv.FormatInt(total, 10)
 	made, err := r.JS.CreateConsumer(ctx, bus.Events, config)
 	if errors.Is(err, jetstream.ErrConsumerExists) {

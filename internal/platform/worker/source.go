@@ -102,7 +102,7 @@ func (w *Worker) replay(ctx context.Context) (*jetstream.ConsumerInfo, jetstream
 }
 
 // drainReplay drains one replay until it is paused, is gone, or another has taken its place. A server that doesn't answer
-// ends it, too: the next look finds out what is there then.
+// ends it, too: the next look finds out what is there then. A new replay delivers nothing for longer than a look takes to come.
 func (w *Worker) drainReplay(ctx context.Context, consumer jetstream.Consumer, info *jetstream.ConsumerInfo, order bus.ReplayOrder) {
 	w.log.Info().Str("replay_id", order.ID).Str("by", order.StartedBy).Uint64("until", order.Until).Msg("replay joined")
 	ctx, leave := context.WithCancel(ctx)
