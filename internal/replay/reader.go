@@ -211,6 +211,8 @@ func (r *Reader) watch(life context.Context, status <-chan nats.Status, consumer
 			}
 			info, err := consumerInfo(life, consumer)
 			switch {
+			case life.Err() != nil: // it ended, maybe well, while a busy server was asked
+				return context.Cause(life)
 			case err != nil:
 				return err
 			case info.NumPending == 0 && info.Delivered.Consumer == got.Load():
