@@ -43,7 +43,10 @@ func needs(user string) rights {
 		return works(user, "$KV.sessions.doctor", "$KV.workspace_data.doctor",
 			"$JS.API.STREAM.MSG.GET.KV_sessions", "$JS.API.STREAM.MSG.GET.KV_workspace_data")
 	case bus.AuditArchiver:
-		return works(user, bus.OutboxNudge, bus.CheckpointSubject, "$JS.API.STREAM.INFO.CHECKPOINTS", "$JS.API.DIRECT.GET.CHECKPOINTS")
+		return works(user, bus.OutboxNudge, bus.CheckpointSubject, "$JS.API.STREAM.INFO.CHECKPOINTS", "$JS.API.DIRECT.GET.CHECKPOINTS",
+			"$JS.API.STREAM.INFO.KV_flags", "$JS.API.CONSUMER.CREATE.KV_flags.doctor", "$JS.API.CONSUMER.MSG.NEXT.KV_flags.doctor",
+			"$JS.API.CONSUMER.CREATE.DEAD.doctor", "$JS.API.CONSUMER.MSG.NEXT.DEAD.doctor",
+			"$JS.API.CONSUMER.CREATE.CHECKPOINTS.doctor", "$JS.API.CONSUMER.MSG.NEXT.CHECKPOINTS.doctor")
 	case operator:
 		return rights{publish: []string{
 			"evt.doctor", "replay.doctor", "$KV.flags.doctor", "$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.CONSUMER.INFO.EVENTS.syncer",

@@ -107,10 +107,21 @@ func may() []right {
 			readers = []string{ops}
 		}
 		rights = append(rights, right{"$JS.API.CONSUMER.CREATE." + stream + ".mine.x", readers})
+		// Without a filter: who copies a stream whole reads it so, and in no other way. It takes nothing away, other people's consumers neither.
+		all := slices.Clone(readers)
+		if slices.Contains([]string{"KV_" + bus.Flags, bus.Dead, bus.Checkpoints}, stream) {
+			all = append(all, bus.AuditArchiver)
+		}
+		rights = append(rights,
+			right{"$JS.API.CONSUMER.CREATE." + stream + ".mine", all},
+			right{"$JS.API.CONSUMER.DURABLE.CREATE." + stream + ".mine", nil})
 	}
 	return append(rights,
 		right{"$JS.API.DIRECT.GET.EVENTS.evt.x", []string{ops}},
 		right{"$JS.API.DIRECT.GET.RATELIMIT.RL.default.x.1", []string{api, ops}},
+		right{"$JS.API.CONSUMER.DELETE.DEAD.mine", []string{ops}},
+		right{"$JS.API.CONSUMER.DELETE.CHECKPOINTS.mine", []string{ops}},
+		right{"$JS.API.CONSUMER.DELETE.KV_flags.mine", []string{ops, api}},
 		right{"$JS.API.STREAM.CREATE.MINE", nil},
 		// They name the consumer in the body, where no rule sees it.
 		right{"$JS.API.CONSUMER.CREATE.REPLAY", nil},
