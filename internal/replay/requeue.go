@@ -12,6 +12,7 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"fdc/events"
+	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/outbox"
@@ -104,8 +105,8 @@ func (l Letter) copy() worker.Copy {
 	}
 }
 
-// takeOut takes letters out of DEAD, portion by portion: it tells of them, lets before do what has to be done first, commits,
-// and only then deletes. Without the database nothing happens.
+// takeOut takes letters out of DEAD and its backup, portion by portion: it tells of them, lets before do what has to be done first,
+// commits, and only then deletes them from the stream. Without the database nothing happens.
 func (d *DeadLetters) takeOut(
 	ctx context.Context, meta events.Meta, letters []Letter, told func(Letter) events.Payload,
 	before func(context.Context, []Letter) error, progress func(done int),
@@ -128,6 +129,9 @@ func (d *DeadLetters) takeOut(
 			if err := outbox.AppendAll(ctx, tx, facts); err != nil {
 				return err
 			}
+			if err := forget(ctx, tx, stream, portion); err != nil {
+				return err
+			}
 			if before == nil {
 				return nil
 			}
@@ -146,6 +150,18 @@ func (d *DeadLetters) takeOut(
 		progress(done)
 	}
 	return done, nil
+}
+
+// forget takes the letters out of the backup of DEAD: what has been dealt with does not come back with a loss of NATS.
+func forget(ctx context.Context, tx pgx.Tx, stream jetstream.Stream, portion []Letter) error {
+	sequences, ids := make([]uint64, len(portion)), make([]string, 0, len(portion))
+	for i, l := range portion {
+		sequences[i] = l.Sequence
+		if id := l.Header.Get(jetstream.MsgIDHeader); id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return backup.Forget(ctx, tx, bus.Dead, stream.CachedInfo().Created, sequences, ids)
 }
 
 // portion splits off what is dealt with at once, read anew and in its entirety.
