@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 )
@@ -47,6 +48,7 @@ type Hour struct {
 const (
 	checkpointLock  = 0x0fdc_a0d5
 	checkpointEvery = time.Hour
+	checkpointRetry = time.Minute
 	// settleTime is how long after its end an hour is left to stragglers.
 	settleTime = 10 * time.Minute
 	// lookBack is how many hours are looked at again, for those who came later than that.
@@ -65,16 +67,18 @@ type Checkpointer struct {
 	Log zerolog.Logger
 }
 
-// Run makes a checkpoint every hour, and one at once, until ctx ends; then it returns nil.
+// Run makes a checkpoint every hour, and one at once, until ctx ends; then it returns nil. One that failed is tried again sooner.
 func (c *Checkpointer) Run(ctx context.Context) error {
 	for {
+		next := checkpointEvery
 		if err := c.Checkpoint(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			c.Log.Error().Err(err).Str("component", "audit").Msg("no checkpoint of the audit log")
+			next = checkpointRetry
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(checkpointEvery):
+		case <-time.After(next):
 		}
 	}
 }
@@ -98,12 +102,31 @@ func (c *Checkpointer) Checkpoint(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := c.mayBegin(ctx, conn, history); err != nil {
+		return err
+	}
 	for more := true; more; {
 		if more, err = c.sign(ctx, conn, history, now); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// mayBegin refuses to begin a chain while the one before is to be restored: two could not be joined.
+func (c *Checkpointer) mayBegin(ctx context.Context, conn *pgx.Conn, history *History) error {
+	if history.sequence > 0 {
+		return nil
+	}
+	stream, err := c.JS.Stream(ctx, bus.Checkpoints)
+	if err != nil {
+		return fmt.Errorf("look up %s: %w", bus.Checkpoints, err)
+	}
+	lost, err := backup.Lost(ctx, conn, bus.Checkpoints, stream.CachedInfo().Created)
+	if err == nil && lost {
+		err = fmt.Errorf("the checkpoints before are in the backup only; run fdc migrate, which restores %s", bus.Checkpoints)
+	}
+	return err
 }
 
 // sign makes one checkpoint, when there is anything to tell, and reports whether there is more.
