@@ -13,6 +13,7 @@ import (
 	"fdc/events"
 	"fdc/internal/audit"
 	"fdc/internal/httpapi"
+	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/seal"
 	"fdc/internal/platform/worker"
@@ -85,7 +86,8 @@ var AuditArchiver = standalone(bus.AuditArchiver, RunAuditArchiver)
 // auditBatch is where COPY has nearly reached its best rate; a quiet stream closes a batch after 100 ms.
 const auditBatch = 5000
 
-// RunAuditArchiver writes every event to its month of audit_logs, makes the months ahead and archives the old ones, until ctx ends.
+// RunAuditArchiver writes every event to its month of audit_logs, makes the months ahead and archives the old ones, and copies what NATS
+// alone holds into the database, until ctx ends.
 func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) error {
 	key, err := audit.ParseSigningKey(c.Signing.Key.Reveal())
 	if err != nil {
@@ -116,6 +118,8 @@ func RunAuditArchiver(ctx context.Context, c AuditArchiverConfig, r Runtime) err
 		}
 		return (&audit.Checkpointer{DB: c.Database, JS: b.js, Key: key, Log: r.Log}).Run(groupCtx)
 	})
+	copier := backup.NewKeeper(c.Database, b.js, r.Log, r.Admin.Metrics)
+	group.Go(func() error { return copier.Run(groupCtx) })
 	group.Go(func() error {
 		return consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{HandleBatch: writer.HandleBatch, BatchSize: auditBatch})
 	})

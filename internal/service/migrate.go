@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"fdc/internal/audit"
+	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/telemetry"
@@ -25,7 +26,8 @@ type MigrateConfig struct {
 }
 
 // RunMigrate makes or updates all that services find ready: the schema, the months of audit_logs, and the streams,
-// consumers and buckets. It changes nothing when all is as declared, and may run beside itself and beside services.
+// consumers and buckets. When NATS has lost streams that nothing else can bring back, it fills them from their backup. It
+// changes nothing when all is as declared, and may run beside itself and beside services.
 func RunMigrate(ctx context.Context, c MigrateConfig, log zerolog.Logger) error {
 	conn, err := postgres.Connect(ctx, c.Database, "fdc-migrate")
 	if err != nil {
@@ -53,7 +55,10 @@ func RunMigrate(ctx context.Context, c MigrateConfig, log zerolog.Logger) error 
 			return err
 		}
 	}
-	return provision(ctx, js, c.Bus.Replicas, log)
+	if err := provision(ctx, js, c.Bus.Replicas, log); err != nil {
+		return err
+	}
+	return backup.Restore(ctx, conn, js, log)
 }
 
 func migrateSchema(ctx context.Context, c postgres.Config, conn *pgx.Conn, log zerolog.Logger) error {

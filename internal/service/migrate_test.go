@@ -173,7 +173,7 @@ func TestMetrics(t *testing.T) {
 	s.signUp(t, "metrics@example.com")
 	for name, want := range map[string][]string{
 		"api":             {"outbox_leader", "outbox_published_total", "outbox_pending", "outbox_oldest_age_seconds", "http_request_seconds_count", "postgres_pool_acquired_connections", "go_goroutines"},
-		bus.AuditArchiver: {"worker_handled_total", "consumer_lag", "dlq_total", "audit_partition_months_ahead"},
+		bus.AuditArchiver: {"worker_handled_total", "consumer_lag", "dlq_total", "audit_partition_months_ahead", "stream_backup_leader", "stream_backup_pending", "stream_backup_failures_total"},
 	} {
 		require.Eventually(t, func() bool {
 			page := fetch(t, s.metrics[name]+"/metrics")
@@ -214,6 +214,7 @@ func TestRoles(t *testing.T) {
 			`TRUNCATE audit_logs`:                         false,
 			`DELETE FROM audit_archives`:                  false,
 			`DELETE FROM sessions`:                        true,
+			`DELETE FROM stream_backup`:                   true,
 			`SELECT version_id FROM goose_db_version`:     true,
 			`UPDATE goose_db_version SET version_id = 0`:  false,
 			`CREATE TABLE mine ()`:                        false,
@@ -225,6 +226,7 @@ func TestRoles(t *testing.T) {
 			`DELETE FROM audit_logs`:              false,
 			`SELECT count(*) FROM users`:          false,
 			`SELECT count(*) FROM outbox`:         false,
+			`SELECT count(*) FROM stream_backup`:  false,
 		},
 	} {
 		pool, err := postgres.Open(t.Context(), databaseConfig(db.URL+"&role="+role), "test")

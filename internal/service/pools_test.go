@@ -55,7 +55,7 @@ func TestServicesShareAPooler(t *testing.T) {
 	require.NoError(t, err)
 	holders, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(t, err)
-	require.Equal(t, []string{"fdc-audit-keeper", "fdc-outbox-relay"}, holders)
+	require.Equal(t, []string{"fdc-audit-keeper", "fdc-outbox-relay", "fdc-stream-backup"}, holders)
 	for _, name := range services {
 		s.stop(t, name)
 	}

@@ -47,7 +47,15 @@ var binaries = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// TestMain is also nats-server, when it is started under that name.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == natsServerName {
+		if err := natsServer(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1) //nolint:forbidigo // this is main
+		}
+		return
+	}
 	// They wait for timeouts of killed processes more than they work; -parallel says otherwise.
 	if err := flag.Set("test.parallel", "5"); err != nil {
 		panic(err)

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/audit"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
@@ -90,24 +92,36 @@ func (s *system) isDrained(ctx context.Context) bool {
 }
 
 // The disk of NATS is lost while people work, and docs/runbooks/nats-lost.md is followed: every change that was acknowledged has its
-// row in the audit log, the caches are right, syncs work, and a socket is told to start anew.
+// row in the audit log, the caches are right, syncs work, and a socket is told to start anew. The flag that was set, the dead letter and
+// the checkpoints, which only NATS had, are there again.
 func TestRunbookNATSLost(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
+	kill, restart := s.ownNATS(t)
+	s.environ[bus.AuditArchiver] = append(s.environ[bus.AuditArchiver], "AUDIT_RETENTION_MONTHS=1200") // the month below stays
+	s.oldMonth(t)
 	s.startAll(t)
 	alice := s.signUp(t, "alice@example.net")
-	require.EqualValues(t, 3, alice.work(t.Context(), 1))
 	s.shell(t, []string{`fdc flags set ai_cache off --reason "the model is being changed"`})
+	mend := s.refuseTasks(t)
+	require.EqualValues(t, 3, alice.work(t.Context(), 1))
+	require.Eventually(t, func() bool { return s.deadLetters(t) == 1 }, patience, 20*time.Millisecond, "a dead letter")
+	mend()
 	s.drained(t)
+	before := s.checkpoints(t)
+	require.NotEmpty(t, before.Hours)
+	require.Eventually(t, func() bool { return s.backedUp(t) }, patience, 20*time.Millisecond, "a flag, a dead letter and a checkpoint are copied")
 
-	s.broker.Stop()
+	kill()
+	s.kill(t, bus.AuditArchiver)
 	var acknowledged int64
 	for round := 2; round < 5; round++ {
 		acknowledged += alice.work(t.Context(), round)
 	}
 	require.EqualValues(t, 9, acknowledged, "requests without NATS")
-	require.NoError(t, os.RemoveAll(filepath.Join(s.store, "jetstream")))
-	require.NoError(t, s.broker.Restart(t.Context()))
+	require.NoError(t, os.RemoveAll(s.store))
+	s.launch(t, bus.AuditArchiver) // it waits for the streams, and must not begin a chain of its own
+	restart()
 	var load sync.WaitGroup
 	load.Go(func() { acknowledged += alice.work(t.Context(), 5) }) // the recovery is under load
 
@@ -115,7 +129,28 @@ func TestRunbookNATSLost(t *testing.T) {
 	load.Wait()
 	require.EqualValues(t, 9+4, acknowledged, "requests during the recovery, of which one asks for a sync")
 	require.Contains(t, printed, "the model is being changed")
+	require.Regexp(t, `\b1\b.*audit-archiver.*evt\.task\.created`, printed, "the dead letter")
+	s.awaitReady(t, bus.AuditArchiver)
 	s.drained(t)
+
+	// The chain holds across the loss, and goes on.
+	require.Equal(t, before, s.checkpoints(t))
+	_, err := s.pool.Exec(t.Context(), `
+		INSERT INTO audit_logs (event_id, occurred_at, actor_id, action, target_type, target_id, result, changes)
+		VALUES (gen_random_uuid(), '2024-01-20 00:00:00+00', 'system', 'task.deleted', 'task', '', 'ok', '{}')`)
+	require.NoError(t, err)
+	s.stop(t, bus.AuditArchiver)
+	s.start(t, bus.AuditArchiver)
+	require.Eventually(t, func() bool { return len(s.checkpoints(t).Hours) > len(before.Hours) }, patience, 20*time.Millisecond, "no further checkpoint")
+	key := "AUDIT_SIGNING_KEY=" + strings.Repeat("A", 43) + "="
+	require.Contains(t, s.shell(t, []string{`fdc audit verify 2024-01`}, key), "1001 rows are as they were signed for")
+
+	// The letter is what it was, and is handled once.
+	require.Contains(t, s.shell(t, []string{`fdc dlq show 1`}), "violates check constraint")
+	s.shell(t, []string{`fdc dlq requeue 1 --yes`})
+	s.auditedTasks(t)
+	require.Zero(t, s.deadLetters(t))
+	require.Equal(t, map[string]int{"KV_flags": 1, bus.Checkpoints: 2}, s.backups(t), "the letter has left the backup")
 
 	// Data, tasks and the sign-up itself: what the tables say, the audit log says.
 	for what, query := range map[string]string{
@@ -135,6 +170,49 @@ func TestRunbookNATSLost(t *testing.T) {
 
 	alice.sync(t, s, "completed")
 	s.consistent(t)
+}
+
+// oldMonth makes a month of the past with 1000 rows in it, a minute apart.
+func (s *system) oldMonth(t *testing.T) {
+	t.Helper()
+	_, err := s.pool.Exec(t.Context(), `
+		CREATE TABLE audit_logs_2024_01 (LIKE audit_logs INCLUDING ALL);
+		ALTER TABLE audit_logs ATTACH PARTITION audit_logs_2024_01 FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2024-02-01 00:00:00+00');
+		INSERT INTO audit_logs (event_id, occurred_at, actor_id, action, target_type, target_id, result, changes)
+		SELECT gen_random_uuid(), '2024-01-01 00:00:00+00'::timestamptz + n * interval '1 minute', 'system', 'task.deleted', 'task', n::text, 'ok', '{}'
+		FROM generate_series(1, 1000) AS n`)
+	require.NoError(t, err)
+}
+
+// checkpoints reads them, which fails when their chain doesn't hold.
+func (s *system) checkpoints(t *testing.T) *audit.History {
+	t.Helper()
+	key, err := audit.ParseSigningKey(strings.Repeat("A", 43) + "=")
+	require.NoError(t, err)
+	public, ok := key.Public().(ed25519.PublicKey)
+	require.True(t, ok)
+	history, err := audit.ReadCheckpoints(t.Context(), s.js, public)
+	require.NoError(t, err)
+	return history
+}
+
+// backups counts the rows of each stream.
+func (s *system) backups(t *testing.T) map[string]int {
+	t.Helper()
+	rows, err := s.pool.Query(t.Context(), `SELECT stream, count(*) FROM stream_backup GROUP BY stream`)
+	require.NoError(t, err)
+	counts := map[string]int{}
+	var stream string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&stream, &n}, func() error { counts[stream] = n; return nil })
+	require.NoError(t, err)
+	return counts
+}
+
+func (s *system) backedUp(t *testing.T) bool {
+	t.Helper()
+	n := s.backups(t)
+	return n["KV_flags"] == 1 && n[bus.Dead] == 1 && n[bus.Checkpoints] == 1
 }
 
 // sync asks for one and waits until it has that status.
@@ -210,13 +288,7 @@ func TestRunbookArchiveUnreachable(t *testing.T) {
 	s := newSystem(t)
 	dir := filepath.Join(t.TempDir(), "archive")
 	require.NoError(t, os.WriteFile(dir, nil, 0o600), "no directory")
-	_, err := s.pool.Exec(t.Context(), `
-		CREATE TABLE audit_logs_2024_01 (LIKE audit_logs INCLUDING ALL);
-		ALTER TABLE audit_logs ATTACH PARTITION audit_logs_2024_01 FOR VALUES FROM ('2024-01-01 00:00:00+00') TO ('2024-02-01 00:00:00+00');
-		INSERT INTO audit_logs (event_id, occurred_at, actor_id, action, target_type, target_id, result, changes)
-		SELECT gen_random_uuid(), '2024-01-01 00:00:00+00'::timestamptz + n * interval '1 minute', 'system', 'task.created', 'task', n::text, 'ok', '{}'
-		FROM generate_series(1, 1000) AS n`)
-	require.NoError(t, err)
+	s.oldMonth(t)
 	s.environ[bus.AuditArchiver] = append(s.environ[bus.AuditArchiver], "ARCHIVE_URL=file://"+dir, "AUDIT_RETENTION_MONTHS=1")
 	s.start(t, bus.AuditArchiver)
 	failed := regexp.MustCompile(`(?m)^audit_archive_failures_total.* [1-9]`)
