@@ -17,6 +17,8 @@ const (
 	batchBytes = 4 << 20
 	prefetch   = 100 // messages, of 1 MiB at most
 
+	stuckAfter = 10 * time.Second
+
 	absentWait = 500 * time.Millisecond // until a stream that is not there is looked for again
 	heartbeat  = 500 * time.Millisecond // a consumer that is silent twice as long is gone
 	expiry     = 10 * time.Second
@@ -27,6 +29,8 @@ var (
 	errGap = errors.New("a message is missing")
 	// errRecreated says that the stream is another one than a moment ago.
 	errRecreated = errors.New("the stream was made anew")
+	// errStuck says that a consumer delivers nothing although the stream has more.
+	errStuck = errors.New("nothing arrives")
 	// errIncomplete says that the copy lacks what the stream holds: all of it is copied again.
 	errIncomplete = errors.New("the copy lacks messages that the stream holds")
 )
@@ -90,9 +94,10 @@ type follower struct {
 	stream  jetstream.Stream
 	name    string
 	created time.Time
-	last    uint64 // copied, and all before it
-	read    uint64 // by the consumer: how many messages it has delivered
-	lacking bool   // rows were missing when compare looked last
+	last    uint64    // copied, and all before it
+	read    uint64    // by the consumer: how many messages it has delivered
+	lacking bool      // rows were missing when compare looked last
+	moved   time.Time // when something was copied, or nothing was left to copy
 }
 
 // consume makes a consumer that delivers what comes after the last one, in order, once, and goes away when nobody pulls. It is the
@@ -172,7 +177,7 @@ func (f *follower) write(ctx context.Context, batch []message) error {
 }
 
 func (f *follower) reach(sequence uint64) {
-	f.last = sequence
+	f.last, f.moved = sequence, time.Now()
 	f.k.sequence.WithLabelValues(f.name).Set(float64(sequence))
 }
 
@@ -180,11 +185,12 @@ func (f *follower) reach(sequence uint64) {
 // starts with the stream's first message, and a running one ends so that the next begins. Messages that were read and not written yet are
 // left out of it.
 func (f *follower) compare(ctx context.Context, beginning bool) error {
-	state, err := f.state(ctx, beginning)
+	// In this order: what somebody restores in between is no copy without a message.
+	last, rows, err := f.copied(ctx, f.last)
 	if err != nil {
 		return err
 	}
-	last, rows, err := f.copied(ctx, state.LastSeq)
+	state, err := f.state(ctx, beginning)
 	if err != nil {
 		return err
 	}
@@ -196,7 +202,7 @@ func (f *follower) compare(ctx context.Context, beginning bool) error {
 				Msg("the stream is in an earlier state than its backup: what came later is in stream_backup alone, until those sequences are used again")
 		}
 	case f.last == state.LastSeq && rows == state.Msgs:
-		f.lacking = false
+		f.lacking, f.moved = false, time.Now()
 		return nil
 	default: // which ones have left?
 		if state, err = f.state(ctx, true); err != nil {
@@ -213,7 +219,12 @@ func (f *follower) compare(ctx context.Context, beginning bool) error {
 		return err
 	}
 	held := holds(state, f.last)
+	if state.Msgs == held {
+		f.moved = time.Now()
+	}
 	switch {
+	case !beginning && time.Since(f.moved) > stuckAfter:
+		return fmt.Errorf("%s: %w", f.name, errStuck)
 	case rows >= held:
 		f.lacking = false
 	case beginning:

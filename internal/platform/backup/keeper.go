@@ -128,6 +128,17 @@ func (k *Keeper) lead(ctx context.Context, s *session) error {
 	for _, stream := range streams {
 		group.Go(func() error { return k.follow(groupCtx, s, stream) })
 	}
+	// The consumers are in the memory of a server that may be another one after a reconnect.
+	status := k.js.Conn().StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CLOSED)
+	defer k.js.Conn().RemoveStatusListener(status)
+	group.Go(func() error {
+		select {
+		case <-groupCtx.Done():
+			return nil
+		case <-status:
+			return nats.ErrDisconnected
+		}
+	})
 	group.Go(func() error {
 		for wait(groupCtx, beatEvery) {
 			if !k.js.Conn().IsConnected() {
@@ -141,7 +152,7 @@ func (k *Keeper) lead(ctx context.Context, s *session) error {
 	})
 	err := group.Wait()
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // an orderly end
+		return nil // an orderly end
 	}
 	return err
 }
