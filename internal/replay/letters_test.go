@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -196,6 +197,43 @@ func TestAPoisonMessageDiesAloneAndComesBackOnce(t *testing.T) {
 		require.Equal(t, 1, l.Attempts)
 		require.Greater(t, l.Sequence, garbled[1].Sequence)
 	}
+}
+
+// What is requeued or discarded leaves the backup of DEAD with the transaction that tells of it, and stays there when that fails.
+func TestALetterThatIsDealtWithLeavesTheBackup(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.deaths(t, bus.Syncer, task(alice), task(alice), task(alice), task(alice))
+	stream, err := d.owner.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	letters := d.list(t, replay.LetterFilter{})
+	for _, l := range letters {
+		for _, created := range []time.Time{stream.CachedInfo().Created.Truncate(time.Microsecond), time.Unix(1, 0)} { // and of a stream that was lost
+			_, err := d.db.Pool.Exec(t.Context(), `
+				INSERT INTO stream_backup (stream, created, sequence, subject, headers, body, published_at)
+				VALUES ('DEAD', $1, $2, '', jsonb_build_object('Nats-Msg-Id', jsonb_build_array($3::text)), '', now())`,
+				created, int64(l.Sequence), bus.Syncer+":"+l.MessageID) //nolint:gosec // small
+			require.NoError(t, err)
+		}
+	}
+	left := func() (sequences []int64) {
+		t.Helper()
+		rows, err := d.db.Pool.Query(t.Context(), `SELECT sequence FROM stream_backup ORDER BY sequence, created`)
+		require.NoError(t, err)
+		sequences, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+		require.NoError(t, err)
+		return sequences
+	}
+	_, err = d.dead.Requeue(t.Context(), operator, letters[:1], "", ignore)
+	require.NoError(t, err)
+	require.Equal(t, []int64{2, 2, 3, 3, 4, 4}, left())
+	_, err = d.dead.Discard(t.Context(), operator, letters[1:2], "enough", ignore)
+	require.NoError(t, err)
+	require.Equal(t, []int64{3, 3, 4, 4}, left())
+	require.NoError(t, d.owner.DeleteStream(t.Context(), bus.Replay))
+	_, err = d.dead.Requeue(t.Context(), operator, letters[2:], "", ignore)
+	require.Error(t, err)
+	require.Equal(t, []int64{3, 3, 4, 4}, left())
 }
 
 // update is a fact that both the archiver and the invalidator take.
