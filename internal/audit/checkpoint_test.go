@@ -1,20 +1,70 @@
 package audit
 
 import (
+	"context"
 	"crypto/ed25519"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 )
+
+// NATS has lost its data: nothing is signed before the chain is back, and then it goes on.
+func TestNoChainBeginsBeforeTheOldOneIsRestored(t *testing.T) {
+	t.Parallel()
+	db := ensured(t)
+	server := natstest.Provisioned(t, natstest.WithTCP())
+	js, err := bus.JetStream(natstest.Connect(t, server, bus.AuditArchiver))
+	require.NoError(t, err)
+	provision, err := bus.JetStream(natstest.Connect(t, server, "provision"))
+	require.NoError(t, err)
+	config := postgres.Config{URL: db.URL, ConnectTimeout: patience}
+	c := &Checkpointer{DB: config, JS: js, Key: testKey, Log: zerolog.New(zerolog.NewTestWriter(t))}
+	start := monthOf(time.Now()).start
+	write := func(at time.Time) {
+		t.Helper()
+		require.NoError(t, newWriter(t, db.Pool).HandleBatch(t.Context(), deliveries(taskEvent(at))))
+	}
+	write(start)
+	require.NoError(t, c.Checkpoint(t.Context(), start.Add(2*time.Hour)))
+
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- backup.NewKeeper(config, js, zerolog.Nop(), prometheus.NewRegistry()).Run(ctx) }()
+	require.Eventually(t, func() bool {
+		var n int
+		err := db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM stream_backup`).Scan(&n)
+		return err == nil && n == 1
+	}, patience, 10*time.Millisecond)
+	stop()
+	require.NoError(t, <-ended)
+	require.NoError(t, provision.DeleteStream(t.Context(), bus.Checkpoints))
+	require.NoError(t, bus.Provision(t.Context(), provision, 1))
+
+	write(start.Add(3 * time.Hour))
+	require.ErrorContains(t, c.Checkpoint(t.Context(), start.Add(5*time.Hour)), "run fdc migrate")
+	conn, err := postgres.Connect(t.Context(), config, "test")
+	require.NoError(t, err)
+	defer hangUp(t.Context(), conn)
+	require.NoError(t, backup.Restore(t.Context(), conn, provision, zerolog.Nop()))
+	require.NoError(t, c.Checkpoint(t.Context(), start.Add(5*time.Hour)))
+	public, ok := testKey.Public().(ed25519.PublicKey)
+	require.True(t, ok)
+	history, err := ReadCheckpoints(t.Context(), js, public)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, history.sequence)
+	require.Len(t, history.Hours, 2)
+}
 
 // Checkpoints tell rows that were changed or taken out from those that came late, and nothing can be taken out of them.
 func TestCheckpoints(t *testing.T) {

@@ -30,7 +30,8 @@
 // # Checkpoints
 //
 // Of months in the database, every hour that is over is signed for once an hour: how many rows, and their Merkle root, in a chain of
-// messages in the stream CHECKPOINTS, which allows neither deletes nor purges. Rows that are fewer, or as many but others, are findings
+// messages in the stream CHECKPOINTS, which allows neither deletes nor purges and is copied into Postgres (package backup): after a loss of NATS no
+// new chain begins while the old one is to be restored. Rows that are fewer, or as many but others, are findings
 // of [VerifyLive]. Rows that are more are not: events may come late (an outage, a dead letter that was requeued). Who puts in more rows
 // than they take out of one hour between two checkpoints is therefore seen as late events, not as a finding, until the hour is read
 // by somebody who knows better.
