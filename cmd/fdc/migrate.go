@@ -12,7 +12,8 @@ func (c *cli) migrate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
 		Short: "Make or update the schema and the streams, consumers and buckets",
-		Long: "migrate makes what the services expect to find, and updates what has changed; nothing is recreated. It reads\n" +
+		Long: "migrate makes what the services expect to find, and updates what has changed; nothing is recreated. When NATS has lost\n" +
+			"its data, it puts back what PostgreSQL has a copy of: flags, dead letters, checkpoints of the audit log. It reads\n" +
 			"DATABASE_URL (or DATABASE_DIRECT_URL) and NATS_URL, NATS_PASSWORD and NATS_REPLICAS from the environment; its NATS user\n" +
 			"is provision. It may run while services run.",
 		Args: cobra.NoArgs,
