@@ -29,6 +29,8 @@
 //   - NATS or Postgres away, slow or cut off: the Keeper goes on where its table ends, or lets another. What was published
 //     meanwhile is copied then.
 //   - NATS lost before a message was copied: that message is lost. stream_backup_pending tells how many wait.
+//   - NATS lost after a letter was requeued and before its consumer has handled it: its copy in REPLAY is gone, and the letter has left
+//     the backup. The audit log names it.
 //   - Postgres restored to a state before a loss of NATS: `fdc migrate` restores once more. Flags and checkpoints are there
 //     already; letters that were dealt with since come back, and their handlers recognise what they have done.
 //   - NATS brought back to an earlier state of the same streams, from a copy of its disk: the copy follows, and the log says what

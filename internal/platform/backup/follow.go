@@ -97,7 +97,7 @@ type follower struct {
 	last    uint64    // copied, and all before it
 	read    uint64    // by the consumer: how many messages it has delivered
 	lacking bool      // rows were missing when compare looked last
-	moved   time.Time // when something was copied, or nothing was left to copy
+	behind  time.Time // since when the stream is known to have more, and nothing has arrived
 }
 
 // consume makes a consumer that delivers what comes after the last one, in order, once, and goes away when nobody pulls. It is the
@@ -177,7 +177,7 @@ func (f *follower) write(ctx context.Context, batch []message) error {
 }
 
 func (f *follower) reach(sequence uint64) {
-	f.last, f.moved = sequence, time.Now()
+	f.last, f.behind = sequence, time.Time{}
 	f.k.sequence.WithLabelValues(f.name).Set(float64(sequence))
 }
 
@@ -202,7 +202,7 @@ func (f *follower) compare(ctx context.Context, beginning bool) error {
 				Msg("the stream is in an earlier state than its backup: what came later is in stream_backup alone, until those sequences are used again")
 		}
 	case f.last == state.LastSeq && rows == state.Msgs:
-		f.lacking, f.moved = false, time.Now()
+		f.lacking, f.behind = false, time.Time{}
 		return nil
 	default: // which ones have left?
 		if state, err = f.state(ctx, true); err != nil {
@@ -219,11 +219,14 @@ func (f *follower) compare(ctx context.Context, beginning bool) error {
 		return err
 	}
 	held := holds(state, f.last)
-	if state.Msgs == held {
-		f.moved = time.Now()
+	switch {
+	case state.Msgs == held:
+		f.behind = time.Time{}
+	case f.behind.IsZero(): // it may be on its way
+		f.behind = time.Now()
 	}
 	switch {
-	case !beginning && time.Since(f.moved) > stuckAfter:
+	case !f.behind.IsZero() && time.Since(f.behind) > stuckAfter:
 		return fmt.Errorf("%s: %w", f.name, errStuck)
 	case rows >= held:
 		f.lacking = false
