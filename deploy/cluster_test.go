@@ -143,7 +143,7 @@ func connect(t *testing.T, user string, nodes ...*broker) jetstream.JetStream {
 	var urls []string
 	opts := []nats.Option{
 		nats.MaxReconnects(-1), nats.ReconnectWait(20 * time.Millisecond), nats.CustomInboxPrefix(bus.InboxPrefix(user)),
-		nats.UserInfo(user, nodes[0].environ["NATS_PASSWORD_"+strings.ToUpper(user)]),
+		nats.UserInfo(user, nodes[0].environ["NATS_PASSWORD_"+strings.ToUpper(strings.ReplaceAll(user, "-", "_"))]),
 	}
 	for _, b := range nodes {
 		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", b.client))
