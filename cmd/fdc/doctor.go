@@ -25,7 +25,7 @@ func (c *cli) doctor() *cobra.Command {
 			"replica, the archive, dead letters and Google, side by side, and changes nothing. It takes some 5 seconds when something\n" +
 			"does not answer. Exit code 1 when it has found an error; warnings alone are 0.\n\n" +
 			"What it knows of in the environment it tries too: NATS_PASSWORD_API and the other users' (as in nats.conf), DATABASE_REPLICA_URL,\n" +
-			"MASTER_ENCRYPTION_KEYS, ARCHIVE_URL, GOOGLE_ENDPOINT.",
+			"MASTER_ENCRYPTION_KEYS, ARCHIVE_URL, GOOGLE_ENDPOINT. Passwords and keys may be files: NATS_PASSWORD_API_FILE.",
 		Example: "  fdc doctor\n  fdc doctor --json | jq '.items[] | select(.status != \"ok\")'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config, err := c.doctorConfig()
@@ -83,16 +83,18 @@ func (c *cli) doctorConfig() (doctor.Config, error) {
 	if err != nil {
 		return doctor.Config{}, err
 	}
+	keys, err := daemon.FromFile(c.environ, masterKeys)
+	if err != nil {
+		return doctor.Config{}, &daemon.UsageError{Err: err}
+	}
 	d := doctor.Config{
-		Database: operator.Database, Bus: operator.Bus, Users: map[string]seal.Secret{},
-		Google: c.environ["GOOGLE_ENDPOINT"], Keys: seal.Secret(c.environ[masterKeys]), ArchiveURL: c.environ["ARCHIVE_URL"],
+		Database: operator.Database, Bus: operator.Bus,
+		Google: c.environ["GOOGLE_ENDPOINT"], Keys: seal.Secret(keys), ArchiveURL: c.environ["ARCHIVE_URL"],
 	}
-	for name, value := range c.environ {
-		if user, ok := strings.CutPrefix(name, "NATS_PASSWORD_"); ok && value != "" {
-			d.Users[strings.ToLower(strings.ReplaceAll(user, "_", "-"))] = seal.Secret(value)
-		}
+	if d.Users, err = c.natsUsers(); err != nil {
+		return doctor.Config{}, &daemon.UsageError{Err: err}
 	}
-	if c.environ["NATS_URL"] == "" && c.environ["DATABASE_URL"] == "" {
+	if c.onDev() {
 		if err := c.examineDev(&d); err != nil {
 			return doctor.Config{}, err
 		}
@@ -103,6 +105,27 @@ func (c *cli) doctorConfig() (doctor.Config, error) {
 	}
 	d.OpenArchive = func(ctx context.Context, js jetstream.JetStream) (audit.Storage, error) { return archive.Open(ctx, js) }
 	return d, nil
+}
+
+// natsUsers are the passwords of NATS that the environment knows, by user: NATS_PASSWORD_API, or NATS_PASSWORD_API_FILE.
+// NATS_PASSWORD_FILE is no user's, but the operator's own.
+func (c *cli) natsUsers() (map[string]seal.Secret, error) {
+	users := map[string]seal.Secret{}
+	for name := range c.environ {
+		name = strings.TrimSuffix(name, "_FILE")
+		user, ok := strings.CutPrefix(name, "NATS_PASSWORD_")
+		if !ok {
+			continue
+		}
+		password, err := daemon.FromFile(c.environ, name)
+		if err != nil {
+			return nil, err
+		}
+		if password != "" {
+			users[strings.ToLower(strings.ReplaceAll(user, "_", "-"))] = seal.Secret(password)
+		}
+	}
+	return users, nil
 }
 
 // examineDev completes the configuration with what a running fdc dev has left in its data directory.

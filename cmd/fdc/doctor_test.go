@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,4 +33,21 @@ func (d *dev) testDoctor(t *testing.T) {
 	require.Equal(t, daemon.ExitFailed, cmd.ProcessState.ExitCode())
 	require.Contains(t, string(printed), "error    keys")
 	require.Contains(t, string(printed), "what to do: find the key v1")
+}
+
+// Containers are handed their secrets as files. The operator's own password is no user's.
+func TestDoctorReadsPasswordsFromFiles(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "password")
+	require.NoError(t, os.WriteFile(file, []byte("pfile\n"), 0o600))
+	c := &cli{environ: map[string]string{
+		"NATS_PASSWORD": "", "NATS_PASSWORD_FILE": file, "NATS_PASSWORD_API": "papi", "NATS_PASSWORD_CACHE_INVALIDATOR_FILE": file, "NATS_PASSWORD_OPS": "",
+	}}
+	users, err := c.natsUsers()
+	require.NoError(t, err)
+	require.Equal(t, map[string]seal.Secret{"api": "papi", "cache-invalidator": "pfile"}, users)
+
+	c.environ["NATS_PASSWORD_API_FILE"] = file
+	_, err = c.natsUsers()
+	require.ErrorContains(t, err, "NATS_PASSWORD_API_FILE", "it isn't clear which of the two counts")
 }
