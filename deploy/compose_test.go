@@ -37,7 +37,7 @@ type composeService struct {
 	Volumes             []string
 	Ports               []string
 	Networks            composeNetworks
-	Healthcheck         *struct{ Test []string }
+	Healthcheck         *composeHealthcheck
 	Restart             string
 	ReadOnly            bool     `yaml:"read_only"`
 	CapDrop             []string `yaml:"cap_drop"`
@@ -49,6 +49,12 @@ type composeService struct {
 			Limits struct{ CPUs, Memory, Pids string }
 		}
 	}
+}
+
+type composeHealthcheck struct {
+	Test          []string
+	StartPeriod   string `yaml:"start_period"`
+	StartInterval string `yaml:"start_interval"`
 }
 
 type composeDependency struct {
@@ -170,6 +176,8 @@ func TestContainersAreHardened(t *testing.T) {
 		}
 		if s.Healthcheck == nil {
 			require.NotEqual(t, "unless-stopped", s.Restart, "%s goes on and has no health check", name)
+		} else {
+			require.True(t, s.Healthcheck.StartPeriod != "" && s.Healthcheck.StartInterval != "", "up --wait takes long with %s, and Compose refuses one without the other", name)
 		}
 		for network := range s.Networks {
 			require.Contains(t, file.Networks, network, name)

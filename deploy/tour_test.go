@@ -283,6 +283,11 @@ func (c *composition) operator() {
 	out, err := c.command("operator", []string{"fdc", "status", "--json"}).CombinedOutput()
 	require.NoError(c.t, err, "%s", out)
 	require.Contains(c.t, string(out), `"EVENTS"`)
+	// Nothing is an error to the doctor, which is told of secrets by files.
+	out, err = c.command("operator", []string{"fdc", "doctor"}).CombinedOutput()
+	require.NoError(c.t, err, "%s", out)
+	require.NotContains(c.t, string(out), "MASTER_ENCRYPTION_KEYS is not set")
+	require.NotContains(c.t, string(out), "Google does not answer")
 
 	service, err := os.ReadFile(filepath.Join(c.dir, "api", "run/secrets/database_service_url"))
 	require.NoError(c.t, err)
