@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fdc/events"
+	"fdc/internal/platform/postgres"
 )
 
 const (
@@ -81,7 +82,7 @@ func (k *Keeper) find(ctx context.Context, name string) (jetstream.Stream, error
 			return stream, nil
 		case !errors.Is(err, jetstream.ErrStreamNotFound):
 			return nil, fmt.Errorf("look up %s: %w", name, err)
-		case !wait(ctx, absentWait):
+		case !postgres.Wait(ctx, absentWait):
 			return nil, ctx.Err()
 		}
 	}

@@ -3,7 +3,6 @@ package backup
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -21,9 +20,7 @@ const (
 	// lockKey is the advisory lock of the one working keeper of a database.
 	lockKey = 0x0fdc_bac0
 
-	standbyWait = 500 * time.Millisecond
-	maxBackoff  = 2 * time.Second
-	askTimeout  = 2 * time.Second // of NATS
+	askTimeout = 2 * time.Second // of NATS
 
 	// A keeper that is silent for so long, on a connection that beats, loses its session, and with it the lock.
 	sessionTimeout = 10 * time.Second
@@ -71,55 +68,16 @@ func NewKeeper(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, m
 
 // Run stands by, copies while it holds the lock, and returns nil when ctx ends. It outlives every failure of Postgres and NATS.
 func (k *Keeper) Run(ctx context.Context) error {
-	backoff := standbyWait
-	for ctx.Err() == nil {
-		began := time.Now()
-		err := k.term(ctx)
-		if err != nil && ctx.Err() == nil {
+	leader := postgres.Leader{
+		DB: k.db, Session: "fdc-stream-backup", Key: lockKey, Silence: sessionTimeout, Able: k.js.Conn().IsConnected, Leads: k.leader, Log: k.log,
+	}
+	return leader.Run(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := k.lead(ctx, &session{conn: conn})
+		if err != nil {
 			k.failures.Inc()
-			k.log.Warn().Err(err).Msg("backup of streams interrupted")
-			backoff = min(backoff*2, maxBackoff)
 		}
-		if err == nil || time.Since(began) > time.Minute {
-			backoff = standbyWait
-		}
-		wait(ctx, backoff/2+rand.N(backoff/2)) //nolint:gosec // jitter is no secret
-	}
-	return nil
-}
-
-// term is one connection's life: wait for the lock, copy, until something breaks. Whoever is not connected to NATS leaves the lock
-// to others.
-func (k *Keeper) term(ctx context.Context) error {
-	if !k.js.Conn().IsConnected() {
-		return nil
-	}
-	conn, err := postgres.Connect(ctx, k.db, "fdc-stream-backup")
-	if err != nil {
 		return err
-	}
-	defer func() {
-		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closeCtx) // closing is what frees the lock; a dead connection has freed it
-	}()
-	timeout := sessionTimeout.Milliseconds()
-	_, err = conn.Exec(ctx, fmt.Sprintf(`SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`, timeout, timeout))
-	if err != nil {
-		return fmt.Errorf("prepare backup session: %w", err)
-	}
-	for leads := false; !leads; {
-		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lockKey).Scan(&leads); err != nil {
-			return fmt.Errorf("try backup lock: %w", err)
-		}
-		if !leads && (!wait(ctx, standbyWait/2+rand.N(standbyWait)) || !k.js.Conn().IsConnected()) { //nolint:gosec // jitter is no secret
-			return nil
-		}
-	}
-	k.log.Info().Msg("backup of streams leads")
-	k.leader.Set(1)
-	defer k.leader.Set(0)
-	return k.lead(ctx, &session{conn: conn})
+	})
 }
 
 // lead copies all streams until ctx ends or one of them can't be copied: then another keeper may be able to.
@@ -140,7 +98,7 @@ func (k *Keeper) lead(ctx context.Context, s *session) error {
 		}
 	})
 	group.Go(func() error {
-		for wait(groupCtx, beatEvery) {
+		for postgres.Wait(groupCtx, beatEvery) {
 			if !k.js.Conn().IsConnected() {
 				return nats.ErrDisconnected
 			}
@@ -170,15 +128,4 @@ func (s *session) use(ctx context.Context, fn func(context.Context, *pgx.Conn) e
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	return fn(ctx, s.conn)
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

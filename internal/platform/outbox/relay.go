@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,8 +22,6 @@ const (
 	lockKey = 0x0fdc_0b0c
 
 	pollInterval = 200 * time.Millisecond
-	standbyWait  = 500 * time.Millisecond
-	maxBackoff   = 2 * time.Second
 
 	// A batch costs 3 ms whatever its size, a single message half a millisecond.
 	batchFrom = 8
@@ -95,57 +92,16 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 	defer func() { _ = sub.Unsubscribe() }() // the connection is closing when this fails
 
-	backoff := standbyWait
-	for ctx.Err() == nil {
-		err := r.term(ctx, nudge)
-		if err != nil && ctx.Err() == nil {
-			r.log.Warn().Err(err).Msg("outbox relay interrupted")
-			backoff = min(backoff*2, maxBackoff)
-		} else {
-			backoff = standbyWait
+	leader := postgres.Leader{
+		DB: r.db, Session: "fdc-outbox-relay", Key: lockKey, Silence: sessionTimeout, Able: r.js.Conn().IsConnected, Leads: r.leader, Log: r.log,
+	}
+	return leader.Run(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		// What is lost in a crash is found out by the next relay, so no commit need wait for the disk.
+		if _, err := conn.Exec(ctx, `SET synchronous_commit = off`); err != nil {
+			return fmt.Errorf("prepare relay session: %w", err)
 		}
-		wait(ctx, backoff/2+rand.N(backoff/2)) //nolint:gosec // jitter is no secret
-	}
-	return nil
-}
-
-// term is one connection's life: wait for the lock, relay, until something breaks. Whoever is not connected to NATS leaves the
-// lock to others.
-func (r *Relay) term(ctx context.Context, nudge <-chan *nats.Msg) error {
-	if !r.js.Conn().IsConnected() {
-		return nil
-	}
-	conn, err := postgres.Connect(ctx, r.db, "fdc-outbox-relay")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closeCtx) // closing is what frees the lock; a dead connection has freed it
-	}()
-	// What is lost in a crash is found out by the next relay, so no commit need wait for the disk.
-	_, err = conn.Exec(ctx, fmt.Sprintf(`SET synchronous_commit = off; SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`,
-		sessionTimeout.Milliseconds(), sessionTimeout.Milliseconds()))
-	if err != nil {
-		return fmt.Errorf("prepare relay session: %w", err)
-	}
-	for {
-		var got bool
-		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, lockKey).Scan(&got); err != nil {
-			return fmt.Errorf("try outbox lock: %w", err)
-		}
-		if got {
-			break
-		}
-		if !wait(ctx, standbyWait/2+rand.N(standbyWait)) || !r.js.Conn().IsConnected() { //nolint:gosec // jitter is no secret
-			return nil
-		}
-	}
-	r.log.Info().Msg("outbox relay leads")
-	r.leader.Set(1)
-	defer r.leader.Set(0)
-	return r.lead(ctx, conn, nudge)
+		return r.lead(ctx, conn, nudge)
+	})
 }
 
 // lead relays until ctx ends or the connection to either side breaks. Another relay may still reach what this one does not.
@@ -205,17 +161,6 @@ func stopped(ctx context.Context, err error) error {
 		return nil //nolint:nilerr // that is its purpose
 	}
 	return err
-}
-
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 type row struct {

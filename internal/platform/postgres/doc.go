@@ -14,6 +14,10 @@
 // statements and sets nothing that outlives a transaction: the limits come with each BEGIN, where TxOptions is used, and a
 // statement on its own has the client's. Migrations and advisory locks take the direct connection.
 //
+// # Leaders
+//
+// Leader has one process of many do something, by an advisory lock on the connection that it is done with.
+//
 // # Failure modes
 //
 // Every function waits no longer than its context. Fault reports a server that is away, a pool without a free connection,
