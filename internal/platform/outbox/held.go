@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"fdc/events"
 	"fdc/internal/platform/bus"
@@ -18,11 +19,12 @@ var errRecreated = errors.New("the stream was made anew")
 
 // held is what is published and, as far as anybody knows, not yet in the audit log: the rows stay in the table until it is.
 type held struct {
-	js      jetstream.JetStream
-	stream  time.Time  // when the stream was created
-	rows    []position // in the order of the stream
-	checked time.Time  // when the audit-archiver was last asked after
-	full    time.Time  // when the table was last read from its start
+	js     jetstream.JetStream
+	log    zerolog.Logger
+	stream time.Time  // when the stream was created
+	rows   []position // in the order of the stream
+	next   time.Time  // when the audit-archiver is asked after again
+	full   time.Time  // when the table was last read from its start
 }
 
 type position struct {
@@ -38,7 +40,7 @@ func (r *Relay) reconcile(ctx context.Context, conn *pgx.Conn) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &held{js: r.js, stream: last.stream}
+	h := &held{js: r.js, log: r.log, stream: last.stream}
 	lost, err := conn.Exec(ctx, `UPDATE outbox SET sequence = NULL, stream = NULL WHERE stream <> $1`, h.stream)
 	if err != nil {
 		return nil, fmt.Errorf("find rows of another stream: %w", err)
@@ -91,16 +93,21 @@ func (h *held) add(ctx context.Context, conn *pgx.Conn, rows []row, sequences []
 	return nil
 }
 
-// release deletes what the audit-archiver has acknowledged, which it does after its commit, and what is too much to be held.
+// release deletes what the audit-archiver has acknowledged, which it does after its commit, and what is too much to be held. Publishing
+// doesn't depend on how far it is: when nobody answers for that, nothing is deleted for a while.
 func (h *held) release(ctx context.Context, conn *pgx.Conn) error {
-	if len(h.rows) == 0 || time.Since(h.checked) < releaseInterval {
+	if len(h.rows) == 0 || time.Now().Before(h.next) {
 		return nil
 	}
+	h.next = time.Now().Add(releaseInterval)
 	floor, err := h.floor(ctx)
-	if err != nil {
+	if errors.Is(err, errRecreated) {
 		return err
 	}
-	h.checked = time.Now()
+	if err != nil && ctx.Err() == nil {
+		h.next = time.Now().Add(releaseRetry)
+		h.log.Warn().Err(err).Msg("can't ask how far the audit log is; published events stay in the outbox")
+	}
 	n := max(0, len(h.rows)-maxHeld)
 	for n < len(h.rows) && h.rows[n].Sequence <= floor {
 		n++
@@ -122,7 +129,7 @@ func (h *held) release(ctx context.Context, conn *pgx.Conn) error {
 
 // floor is the sequence up to which the audit-archiver has acknowledged everything; 0 as long as it has no consumer.
 func (h *held) floor(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	stream, err := h.js.Stream(ctx, bus.Events)
 	if err != nil {

@@ -31,6 +31,8 @@ const (
 	// maxHeld is how many published rows wait for the audit log at most; beyond it the oldest go without.
 	maxHeld         = 20_000
 	releaseInterval = 100 * time.Millisecond
+	releaseTimeout  = 250 * time.Millisecond
+	releaseRetry    = 5 * time.Second
 
 	// publishTimeout is short, since a leader that can't reach NATS must make way for one that can: what a revoked session may
 	// do elsewhere is bounded by 3 s.
