@@ -32,7 +32,7 @@ var binary = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/fdc", ".").CombinedOutput() //nolint:gosec // a build of our own
+	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/fdc", ".").CombinedOutput() //nolint:gosec // a build of our own
 	if err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}

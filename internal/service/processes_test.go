@@ -40,7 +40,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "fdc/cmd/...").CombinedOutput() //nolint:gosec // a build of our own
+	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "fdc/cmd/...").CombinedOutput() //nolint:gosec // a build of our own
 	if err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}

@@ -205,9 +205,12 @@ func (w *world) accounted(t *testing.T) {
 	require.NoError(t, err)
 	consumer, err := stream.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
+	messages, err := consumer.Messages()
+	require.NoError(t, err)
+	defer messages.Stop()
 	last, ids := map[string]int64{}, map[string]bool{}
 	for range stream.CachedInfo().State.Msgs {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		msg, err := messages.Next(jetstream.NextMaxWait(10 * time.Second))
 		require.NoError(t, err)
 		e, err := events.Decode(msg.Data())
 		require.NoError(t, err)
