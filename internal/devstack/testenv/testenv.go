@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 )
 
@@ -24,12 +25,19 @@ func Size(tb testing.TB, variable string, small int) int {
 	return n
 }
 
-// FreePort is a loopback port that nobody listens on. It stays free while its server is down: the system gives connections ports
-// from 32768 up.
+// given are the ports that this process was given.
+var given sync.Map
+
+// FreePort is a loopback port that nobody listens on, given once in a process and seldom to two of them, for between the look and the
+// server's start another test may ask. It stays free while its server is down: the system gives connections ports from 32768 up.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
+	first := 20_000 + os.Getpid()%12*1000 // packages are tested side by side
 	for range 1000 {
-		port := 20_000 + rand.IntN(12_000) //nolint:gosec // no secret
+		port := first + rand.IntN(1000) //nolint:gosec // no secret
+		if _, before := given.LoadOrStore(port, true); before {
+			continue
+		}
 		if l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", Loopback(port)); err == nil {
 			if err := l.Close(); err != nil {
 				tb.Fatal(err)
