@@ -4,7 +4,6 @@ package deploy_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,8 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/natstest"
 )
 
 // patience bounds what takes a second or two on a machine that has nothing else to do.
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	var err error
 	switch filepath.Base(os.Args[0]) {
 	case "nats-server":
-		err = natsServer()
+		err = natstest.Main(append(os.Args[1:], strings.Fields(os.Getenv(natsFlags))...))
 	case "wget":
 		err = wget(os.Args[len(os.Args)-1])
 	default:
@@ -46,28 +46,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1) //nolint:forbidigo // this is main
 	}
-}
-
-// natsServer is the main function of nats-server.
-func natsServer() error {
-	args := append(os.Args[1:], strings.Fields(os.Getenv(natsFlags))...)
-	opts, err := server.ConfigureOptions(flag.NewFlagSet("nats-server", flag.ContinueOnError), args, nil, nil, nil)
-	if err != nil {
-		return err
-	}
-	if opts.CheckConfig {
-		return nil
-	}
-	s, err := server.NewServer(opts)
-	if err != nil {
-		return err
-	}
-	s.ConfigureLogger()
-	if err := server.Run(s); err != nil {
-		return err
-	}
-	s.WaitForShutdown()
-	return nil
 }
 
 func wget(url string) error {

@@ -1,39 +1,22 @@
 package service_test
 
 import (
-	"flag"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/testenv"
 )
 
 const natsServerName = "nats-server"
-
-// natsServer is the main function of nats-server.
-func natsServer(args []string) error {
-	opts, err := server.ConfigureOptions(flag.NewFlagSet(natsServerName, flag.ContinueOnError), args, nil, nil, nil)
-	if err != nil {
-		return err
-	}
-	s, err := server.NewServer(opts)
-	if err != nil {
-		return err
-	}
-	s.ConfigureLogger()
-	if err := server.Run(s); err != nil {
-		return err
-	}
-	s.WaitForShutdown()
-	return nil
-}
 
 // ownNATS puts a process of its own in the place of the embedded server: same nats.conf, address, passwords and store. It returns how
 // to kill it, with all that it has not written, and how to start it.
@@ -48,8 +31,7 @@ func (s *system) ownNATS(t *testing.T) (kill, start func()) {
 	var cmd *exec.Cmd
 	start = func() {
 		t.Helper()
-		_, monitor, err := net.SplitHostPort(free(t))
-		require.NoError(t, err)
+		monitor := strconv.Itoa(testenv.FreePort(t))
 		cmd = exec.Command(program, "-c", filepath.Join("..", "..", "nats.conf"), "-a", host, "-p", port, "-m", monitor) //nolint:gosec,noctx // it outlives no test
 		cmd.Env = []string{"NATS_STORE_DIR=" + s.store}
 		for _, user := range []string{"provision", "api", "syncer", "cache-invalidator", "audit-archiver", "ops", "sys"} {

@@ -50,7 +50,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 // TestMain is also nats-server, when it is started under that name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == natsServerName {
-		if err := natsServer(os.Args[1:]); err != nil {
+		if err := natstest.Main(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1) //nolint:forbidigo // this is main
 		}

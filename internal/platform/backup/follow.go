@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fdc/events"
+	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 )
 
@@ -43,7 +44,7 @@ func (k *Keeper) follow(ctx context.Context, s *session, name string) error {
 		return err
 	}
 	created := stream.CachedInfo().Created
-	f := &follower{k: k, session: s, stream: stream, name: name, created: incarnation(created)}
+	f := &follower{k: k, session: s, stream: stream, name: name, created: bus.Incarnation(created)}
 	if err := f.compare(ctx, true); err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (f *follower) consume(ctx context.Context) (jetstream.MessagesContext, erro
 	if err != nil {
 		return nil, fmt.Errorf("look up %s: %w", f.name, err)
 	}
-	if !incarnation(info.Created).Equal(f.created) {
+	if !bus.Incarnation(info.Created).Equal(f.created) {
 		return nil, fmt.Errorf("%s: %w", f.name, errRecreated)
 	}
 	f.k.pending.WithLabelValues(f.name).Set(float64(consumer.CachedInfo().NumPending))
@@ -258,7 +259,7 @@ func (f *follower) state(ctx context.Context, details bool) (jetstream.StreamSta
 	if err != nil {
 		return jetstream.StreamState{}, fmt.Errorf("look up %s: %w", f.name, err)
 	}
-	if !incarnation(info.Created).Equal(f.created) {
+	if !bus.Incarnation(info.Created).Equal(f.created) {
 		return jetstream.StreamState{}, fmt.Errorf("%s: %w", f.name, errRecreated)
 	}
 	return info.State, nil

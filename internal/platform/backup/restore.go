@@ -49,7 +49,7 @@ func (r *restorer) run(ctx context.Context) (err error) {
 		if err != nil {
 			return fmt.Errorf("look up %s: %w", name, err)
 		}
-		present[name], created[i] = stream, incarnation(stream.CachedInfo().Created)
+		present[name], created[i] = stream, bus.Incarnation(stream.CachedInfo().Created)
 	}
 	lost, err := others(ctx, r.conn, streams, created)
 	if err != nil || len(lost) == 0 {
@@ -78,7 +78,7 @@ func (r *restorer) stream(ctx context.Context, stream jetstream.Stream) error {
 	if err != nil {
 		return fmt.Errorf("look it up: %w", err)
 	}
-	now := incarnation(info.Created)
+	now := bus.Incarnation(info.Created)
 	rows, err := r.conn.Query(ctx, `
 		SELECT DISTINCT created FROM stream_backup WHERE stream = $1 AND created <> $2 ORDER BY created DESC`, info.Config.Name, now)
 	if err != nil {

@@ -118,7 +118,7 @@ func (r *rig) held(t *testing.T, name string) (stored, time.Time) {
 		require.NoError(t, err)
 		found[sequence] = line(msg.Subject, printable(asPublished(msg.Header)), msg.Data, msg.Time)
 	}
-	return found, incarnation(info.Created)
+	return found, bus.Incarnation(info.Created)
 }
 
 // asPublished leaves out what a direct read adds.
@@ -187,7 +187,7 @@ func (r *rig) lost(t *testing.T) (n int) {
 		require.NoError(t, err)
 		var more int
 		require.NoError(t, r.db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM stream_backup WHERE stream = $1 AND created <> $2`,
-			name, incarnation(stream.CachedInfo().Created)).Scan(&more))
+			name, bus.Incarnation(stream.CachedInfo().Created)).Scan(&more))
 		n += more
 	}
 	return n

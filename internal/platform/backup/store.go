@@ -20,9 +20,6 @@ var streams = []string{"KV_" + bus.Flags, bus.Dead, bus.Checkpoints}
 // newestOnly reports whether a stream holds one message per subject: the copy then goes with the next.
 func newestOnly(stream string) bool { return stream == "KV_"+bus.Flags }
 
-// incarnation is the creation of a stream as Postgres keeps it.
-func incarnation(created time.Time) time.Time { return created.UTC().Truncate(time.Microsecond) }
-
 // message is a row.
 type message struct {
 	Sequence    int64
@@ -119,11 +116,11 @@ func Forget(ctx context.Context, tx pgx.Tx, stream string, created time.Time, se
 	for i, sequence := range sequences {
 		numbers[i] = clamp(sequence)
 	}
-	_, err := tx.Exec(ctx, `DELETE FROM stream_backup WHERE stream = $1 AND created = $2 AND sequence = ANY($3)`, stream, incarnation(created), numbers)
+	_, err := tx.Exec(ctx, `DELETE FROM stream_backup WHERE stream = $1 AND created = $2 AND sequence = ANY($3)`, stream, bus.Incarnation(created), numbers)
 	if err == nil {
 		_, err = tx.Exec(ctx, `
 			DELETE FROM stream_backup
-			WHERE stream = $1 AND (created < $2 OR created > $2) AND headers->'Nats-Msg-Id'->>0 = ANY($3)`, stream, incarnation(created), ids)
+			WHERE stream = $1 AND (created < $2 OR created > $2) AND headers->'Nats-Msg-Id'->>0 = ANY($3)`, stream, bus.Incarnation(created), ids)
 	}
 	if err != nil {
 		return fmt.Errorf("take %d messages of %s out of the backup: %w", len(sequences), stream, err)
@@ -133,7 +130,7 @@ func Forget(ctx context.Context, tx pgx.Tx, stream string, created time.Time, se
 
 // Lost reports whether there are rows of another incarnation of the stream than the one created then.
 func Lost(ctx context.Context, q postgres.Querier, stream string, created time.Time) (bool, error) {
-	lost, err := others(ctx, q, []string{stream}, []time.Time{incarnation(created)})
+	lost, err := others(ctx, q, []string{stream}, []time.Time{bus.Incarnation(created)})
 	return len(lost) > 0, err
 }
 

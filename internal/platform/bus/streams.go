@@ -122,3 +122,6 @@ const AuditArchive = "audit_archive"
 
 // DeadDedupeWindow is short: the same event may fail again after it was requeued.
 const DeadDedupeWindow = 10 * time.Second
+
+// Incarnation tells two streams of one name apart, one of which NATS has lost: the time of its creation, as exact as Postgres keeps it.
+func Incarnation(created time.Time) time.Time { return created.UTC().Truncate(time.Microsecond) }

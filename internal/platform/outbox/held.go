@@ -135,7 +135,7 @@ func (h *held) floor(ctx context.Context) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("look up stream: %w", err)
 	}
-	if !created(stream).Equal(h.stream) {
+	if !bus.Incarnation(stream.CachedInfo().Created).Equal(h.stream) {
 		return 0, errRecreated
 	}
 	consumer, err := stream.Consumer(ctx, bus.AuditArchiver)
@@ -146,11 +146,6 @@ func (h *held) floor(ctx context.Context) (uint64, error) {
 		return 0, fmt.Errorf("look up consumer %s: %w", bus.AuditArchiver, err)
 	}
 	return consumer.CachedInfo().AckFloor.Stream, nil
-}
-
-// created is the stream's identity, as exact as Postgres keeps it.
-func created(stream jetstream.Stream) time.Time {
-	return stream.CachedInfo().Created.Truncate(time.Microsecond)
 }
 
 // tail is the end of a stream.
@@ -168,7 +163,7 @@ func readTail(ctx context.Context, js jetstream.JetStream, n uint64) (tail, erro
 	if err != nil {
 		return tail{}, fmt.Errorf("look up stream: %w", err)
 	}
-	t := tail{stream: created(stream)}
+	t := tail{stream: bus.Incarnation(stream.CachedInfo().Created)}
 	state := stream.CachedInfo().State
 	if state.Msgs == 0 {
 		return t, nil
