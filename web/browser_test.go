@@ -3,7 +3,6 @@ package web_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -24,6 +23,8 @@ import (
 
 	"fdc/internal/devstack"
 	"fdc/web"
+
+	"fdc/internal/devstack/testenv"
 )
 
 // The tests in a browser need Chromium. Without it they are skipped, unless FDC_TEST_BROWSER is set, as in CI.
@@ -94,10 +95,7 @@ var chromium = sync.OnceValues(func() (context.Context, error) {
 var closeBrowser = func() {}
 
 func TestMain(m *testing.M) {
-	// They wait more than they work; -parallel says otherwise.
-	if err := flag.Set("test.parallel", "4"); err != nil {
-		panic(err)
-	}
+	testenv.Parallel(4)
 	code := m.Run()
 	closeBrowser()
 	os.Exit(code) //nolint:forbidigo // this is main

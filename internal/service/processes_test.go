@@ -3,7 +3,6 @@ package service_test
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -56,10 +55,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// They wait for timeouts of killed processes more than they work; -parallel says otherwise.
-	if err := flag.Set("test.parallel", "5"); err != nil {
-		panic(err)
-	}
+	testenv.Parallel(5) // they wait for timeouts of killed processes
 	code := m.Run()
 	if dir, err := binaries(); err == nil {
 		_ = os.RemoveAll(dir) // a temporary directory

@@ -2,6 +2,7 @@
 package testenv
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -23,6 +24,14 @@ func Size(tb testing.TB, variable string, small int) int {
 		tb.Fatalf("%s: %v", variable, err)
 	}
 	return n
+}
+
+// Parallel sets how many tests of this process run at once, unless -parallel does. It is for packages whose tests wait for timeouts more
+// than they work: the default is the number of processors. Call it in TestMain, before the tests run.
+func Parallel(tests int) {
+	if err := flag.Set("test.parallel", strconv.Itoa(tests)); err != nil {
+		panic(err) // testing has no such flag
+	}
 }
 
 // given are the ports that this process was given.
