@@ -17,6 +17,10 @@ test: ## run every test
 check: ## all that CI checks
 	.ci/run
 
+.PHONY: soak
+soak: ## run every test ten times beside busy loops
+	.ci/soak
+
 .PHONY: lint
 lint: ## golangci-lint with the project's rules
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run ./...
