@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -185,7 +186,7 @@ func (p *person) sees(selector, text string) {
 func (p *person) holds(js, what string) {
 	p.t.Helper()
 	look := chromedp.Poll[bool]("(() => { try { return Boolean("+js+"); } catch { return false; } })()",
-		chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(patience))
+		chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience))
 	require.Eventually(p.t, func() bool {
 		is, err := try(p, look)
 		return err == nil && is // between two pages there is none to ask
@@ -246,8 +247,11 @@ func command[P, R any](p *person, what cdp.Command[P, R], params P) {
 	})
 }
 
-// shot keeps a picture of the page among the test's artifacts (go test -artifacts).
+// shot keeps a picture of the page among the test's artifacts, if those are kept (go test -artifacts).
 func (p *person) shot(name string) {
+	if flag.Lookup("test.artifacts").Value.String() != "true" {
+		return
+	}
 	picture, err := try(p, chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), picture, 0o600)

@@ -61,10 +61,12 @@ func TestTwoPeopleSeeEachOther(t *testing.T) {
 	bob.enterDemo(demoMember, "tasks")
 	bob.holds(`document.querySelectorAll("#board .card").length > 100`, "the demo's tasks")
 
+	// A board follows what others do at its own pace, so each step changes two cards.
 	alice.add("Seen by both")
-	bob.holds(inColumn("unclassified", "Seen by both"), "bob sees what alice adds")
+	alice.add("Edited by both")
+	bob.holds(inColumn("unclassified", "Seen by both")+"&&"+inColumn("unclassified", "Edited by both"), "bob sees what alice adds")
 
-	// Alice drags the card, Bob moves it from the keyboard.
+	// Alice drags one card. The other she edits, to what HTML would be if the page took text for it.
 	value[bool](alice, `(() => {
 		const card = [...document.querySelectorAll("#board .card")].find(c => c.innerText.includes("Seen by both"));
 		const to = document.querySelector("#board [data-suit=heart]");
@@ -74,23 +76,25 @@ func TestTwoPeopleSeeEachOther(t *testing.T) {
 		to.dispatchEvent(new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer }));
 		return true;
 	})()`)
+	const html = `<img src=x onerror="alert(1)"> & "you"`
+	alice.holds(inColumn("unclassified", "Edited by both"), "alice's own task")
+	value[bool](alice, `([...document.querySelectorAll("#board .card")].find(c => c.innerText.includes("Edited by both")).querySelector(".title").click(), true)`)
+	alice.fill("dialog input", html)
+	alice.press("Save")
 	bob.holds(inColumn("heart", "Seen by both"), "bob sees where alice drags it")
+	bob.holds(inColumn("unclassified", html), "bob reads the text as it is")
+
+	// Bob moves the one from the keyboard, and the other ends.
 	value[bool](bob, `(() => {
 		const select = [...document.querySelectorAll("#board .card")].find(c => c.innerText.includes("Seen by both")).querySelector("select");
 		select.value = "joker";
 		select.dispatchEvent(new Event("change"));
 		return true;
 	})()`)
-	alice.holds(inColumn("joker", "Seen by both"), "alice sees where bob moves it")
-
-	// An edit, with what HTML would be if the page took text for it, and the end.
-	value[bool](alice, `([...document.querySelectorAll("#board .card")].find(c => c.innerText.includes("Seen by both")).querySelector(".title").click(), true)`)
-	alice.fill("dialog input", `<img src=x onerror="alert(1)"> & "you"`)
-	alice.press("Save")
-	bob.holds(inColumn("joker", `<img src=x onerror="alert(1)"> & "you"`), "bob reads the text as it is")
 	value[bool](bob, `([...document.querySelectorAll("#board .card")].find(c => c.innerText.includes("onerror")).querySelector(".title").click(), true)`)
 	bob.press("Delete")
-	alice.holds("!"+inColumn("joker", `<img src=x onerror="alert(1)"> & "you"`), "alice no longer sees what bob deletes")
+	alice.holds(inColumn("joker", "Seen by both"), "alice sees where bob moves it")
+	alice.holds("!"+inColumn("unclassified", html), "alice no longer sees what bob deletes")
 
 	bob.goTo("audit")
 	bob.sees("#content", "Only owners and admins")
