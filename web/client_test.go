@@ -7,10 +7,12 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/devstack/testenv"
 	"fdc/web"
 )
 
@@ -164,7 +166,7 @@ func bare(t *testing.T) *person {
 	return p
 }
 
-// Properties of a merge, on random documents.
+// Properties of a merge, on as many random documents as FDC_MERGE_CASES says.
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	p := bare(t)
@@ -180,7 +182,7 @@ func TestMerge(t *testing.T) {
 		};
 		const object = () => JSON.parse(JSON.stringify({ root: random(3), other: random(2) }));
 		const must = (holds, what, ...values) => { if (!holds) failed.push(what + ": " + JSON.stringify(values)); };
-		for (let i = 0; i < 5000 && failed.length < 5; i++) {
+		for (let i = 0; i < `+strconv.Itoa(testenv.Size(t, "FDC_MERGE_CASES", 500))+` && failed.length < 5; i++) {
 			const [base, mine, theirs] = [object(), object(), object()];
 			must(same(merge(base, mine, mine).merged, mine), "both the same", base, mine);
 			must(same(merge(base, base, theirs).merged, theirs), "only theirs", base, theirs);

@@ -18,10 +18,10 @@ const (
 	demoMember  = "bob@example.com"   // MEMBER
 )
 
-// enterDemo opens a view of the workspace Demo.
-func (p *person) enterDemo(email, view string) {
+// enterDemo opens the board of the workspace Demo.
+func (p *person) enterDemo(email string) {
 	p.t.Helper()
-	p.signIn(email, view)
+	p.signIn(email, "tasks")
 	p.choose("Demo")
 }
 
@@ -57,8 +57,8 @@ func TestTwoPeopleSeeEachOther(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
 	alice, bob := visit(t, at.HTTP), visit(t, at.HTTP)
-	alice.enterDemo(demoFounder, "tasks")
-	bob.enterDemo(demoMember, "tasks")
+	alice.enterDemo(demoFounder)
+	bob.enterDemo(demoMember)
 	bob.holds(`document.querySelectorAll("#board .card").length > 100`, "the demo's tasks")
 
 	// A board follows what others do at its own pace, so each step changes two cards.
@@ -306,7 +306,7 @@ func TestFirstVisit(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
 	alice := visit(t, at.HTTP)
-	alice.enterDemo(demoFounder, "tasks")
+	alice.enterDemo(demoFounder)
 	alice.holds(`document.querySelectorAll("#board .card").length > 100`, "the board")
 	const sizes = `["navigation", "resource"].flatMap(type => performance.getEntriesByType(type))`
 	require.LessOrEqual(t, value[int](alice, sizes+`.filter(e => !e.name.includes("/api/")).reduce((n, e) => n + e.transferSize, 0)`), 150<<10)

@@ -95,10 +95,8 @@ func connected(t *testing.T, at devstack.Addresses, view string) (alice *person,
 	now := time.Now().UTC()
 	token, _ := emulator(t, at.Google, http.MethodPost, "/_emulator/token", "", map[string]any{"email": email})["access_token"].(string)
 	for _, event := range []map[string]any{
-		{"summary": "All week", "start": map[string]any{"date": now.AddDate(0, 0, -7).Format(time.DateOnly)},
-			"end": map[string]any{"date": now.AddDate(0, 0, 7).Format(time.DateOnly)}},
-		{"summary": "Now", "start": map[string]any{"dateTime": now.Format(time.RFC3339)},
-			"end": map[string]any{"dateTime": now.Add(time.Hour).Format(time.RFC3339)}},
+		{"summary": "All week", "start": map[string]any{"date": now.AddDate(0, 0, -7).Format(time.DateOnly)}, "end": map[string]any{"date": now.AddDate(0, 0, 7).Format(time.DateOnly)}},
+		{"summary": "Now", "start": map[string]any{"dateTime": now.Format(time.RFC3339)}, "end": map[string]any{"dateTime": now.Add(time.Hour).Format(time.RFC3339)}},
 	} {
 		emulator(t, at.Google, http.MethodPost, "/calendar/v3/calendars/primary/events", token, event)
 	}
