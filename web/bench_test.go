@@ -9,7 +9,7 @@ func BenchmarkFirstVisit(b *testing.B) {
 	var ready, bytes float64
 	for b.Loop() {
 		p := visit(b, at.HTTP)
-		p.enter(founder, "tasks")
+		p.enterDemo(demoFounder)
 		const drawn = `document.querySelectorAll("#board .card").length > 0`
 		p.holds(drawn, "the board")
 		// Once more, with nothing kept, so that signing in is not counted.

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -18,52 +19,16 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
-	"fdc/internal/devstack"
 	"fdc/web"
-
-	"fdc/internal/devstack/testenv"
 )
 
 // The tests in a browser need Chromium. Without it they are skipped, unless FDC_TEST_BROWSER is set, as in CI.
 const needBrowser = "FDC_TEST_BROWSER"
 
-const patience = 30 * time.Second
-
-// stack starts all of FDC, which ends with the test.
-func stack(tb testing.TB) devstack.Addresses {
-	tb.Helper()
-	ready := make(chan devstack.Addresses, 1)
-	ended := make(chan error, 1)
-	ctx, stop := context.WithCancel(context.Background())
-	go func() {
-		ended <- devstack.Run(ctx, devstack.Options{
-			HTTP: "127.0.0.1:0", NATS: "127.0.0.1:0", Google: "127.0.0.1:0", Metrics: "127.0.0.1:0", Ephemeral: true, RateLimitFactor: 100,
-			Logger:   func(string) zerolog.Logger { return zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.ErrorLevel) },
-			Progress: func(string) {},
-			Ready: func(a devstack.Addresses) error {
-				ready <- a
-				return nil
-			},
-		})
-	}()
-	tb.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			tb.Errorf("the stack ended: %v", err)
-		}
-	})
-	select {
-	case a := <-ready:
-		return a
-	case err := <-ended:
-		ended <- nil
-		require.NoError(tb, err, "start the stack")
-	}
-	return devstack.Addresses{}
-}
+// patience is for what only a broken program does not do.
+const patience = 2 * time.Minute
 
 // chromium starts the browser that the tests of a run share, without what it asks the network for by itself.
 var chromium = sync.OnceValues(func() (context.Context, error) {
@@ -93,13 +58,6 @@ var chromium = sync.OnceValues(func() (context.Context, error) {
 })
 
 var closeBrowser = func() {}
-
-func TestMain(m *testing.M) {
-	testenv.Parallel(4)
-	code := m.Run()
-	closeBrowser()
-	os.Exit(code) //nolint:forbidigo // this is main
-}
 
 // person is somebody at a browser of their own: cookies and storage are theirs alone.
 type person struct {
@@ -180,12 +138,12 @@ func (p *person) tab() *person {
 
 // listen loads the client module into the page and notes in `heard` what it tells; of events those of people's tasks, whatever syncs
 // are about in the background. Before is run first.
-func (p *person) listen(base, before string) {
+func (p *person) listen(before string) {
 	p.t.Helper()
 	value[bool](p, before+`;
 		window.heard = { events: [], resyncs: [], statuses: [], status: "connecting" };
 		window.byPeople = (event) => event.type.startsWith("fdc.task.") && event.source === "/fdc/api";
-		import(`+quote(base+assetPath(p.t, "client-fdc"))+`).then(({ connect }) => {
+		import(`+quote(p.base+assetPath(p.t, "client-fdc"))+`).then(({ connect }) => {
 			window.live = connect({
 				pollEvery: 200,
 				onEvent: (event) => { if (byPeople(event)) heard.events.push(event); },
@@ -224,11 +182,13 @@ func (p *person) sees(selector, text string) {
 	p.holds(js, fmt.Sprintf("%s shows %q", selector, text))
 }
 
-// holds waits for an expression to be true.
+// holds waits for an expression to be true. The page looks by itself: questions from outside would cost more than all else.
 func (p *person) holds(js, what string) {
 	p.t.Helper()
+	look := chromedp.Poll[bool]("(() => { try { return Boolean("+js+"); } catch { return false; } })()",
+		chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience))
 	require.Eventually(p.t, func() bool {
-		is, err := try(p, chromedp.Evaluate[bool](js))
+		is, err := try(p, look)
 		return err == nil && is // between two pages there is none to ask
 	}, patience, 20*time.Millisecond, what)
 }
@@ -287,8 +247,11 @@ func command[P, R any](p *person, what cdp.Command[P, R], params P) {
 	})
 }
 
-// shot keeps a picture of the page among the test's artifacts (go test -artifacts).
+// shot keeps a picture of the page among the test's artifacts, if those are kept (go test -artifacts).
 func (p *person) shot(name string) {
+	if flag.Lookup("test.artifacts").Value.String() != "true" {
+		return
+	}
 	picture, err := try(p, chromedp.CaptureScreenshot())
 	if err == nil {
 		err = os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), picture, 0o600)

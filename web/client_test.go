@@ -7,10 +7,12 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/devstack/testenv"
 	"fdc/web"
 )
 
@@ -21,16 +23,11 @@ func TestOtherWays(t *testing.T) {
 	at := stack(t)
 	const noSockets = `window.WebSocket = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006 })); } close() {} };`
 	const noEvents = `window.EventSource = class { constructor() { setTimeout(() => this.onerror?.()); } addEventListener() {} close() {} };`
-	bob := visit(t, at.HTTP)
-	bob.enter(member, "tasks")
-
-	streams := visit(t, at.HTTP)
-	streams.enter(founder, "tasks")
-	streams.listen(at.HTTP, noSockets)
+	streams, bob := both(t, at, "tasks")
+	streams.listen(noSockets)
 	streams.holds(`heard.status === "live"`, "live over Server-Sent Events")
-	polls := visit(t, at.HTTP)
-	polls.enter(founder, "tasks")
-	polls.listen(at.HTTP, noSockets+noEvents)
+	polls, _ := founder(t, at, "tasks")
+	polls.listen(noSockets + noEvents)
 	polls.holds(`heard.status === "polling" && heard.resyncs.filter(r => r === "polling").length >= 3`, "polling")
 
 	bob.add("Told either way")
@@ -46,9 +43,8 @@ func TestOtherWays(t *testing.T) {
 // What a handler throws keeps nobody else from hearing, and a connection that is closed stays so.
 func TestHandlers(t *testing.T) {
 	t.Parallel()
-	at := stack(t)
-	alice, bob := both(t, at.HTTP, "tasks")
-	alice.listen(at.HTTP, "")
+	alice, bob := both(t, stack(t), "tasks")
+	alice.listen("")
 	alice.holds(`heard.status === "live"`, "alice listens")
 	value[bool](alice, `(window.second = [], live.listen({ onEvent: () => { throw new Error("planted"); } }),
 		window.unlisten = live.listen({ onEvent: (e) => { if (byPeople(e)) second.push(e); } }), true)`)
@@ -69,14 +65,15 @@ func TestHandlers(t *testing.T) {
 func TestTheHook(t *testing.T) {
 	t.Parallel()
 	at := stack(t)
-	alice := visit(t, frontend(t, at.HTTP))
-	alice.enter(founder, "tasks")
+	alice, email := connected(t, at, "sync")
+	alice.sees("#google", "in step")
+	alice.base = frontend(t, at.HTTP)
 	alice.do("open", navigate(alice.base+"/frontend/"))
 	alice.sees("#status", "idle")
-	slow(t, at.Google)
+	quick := slow(t, at.Google, email)
 	alice.click("#start")
 	alice.holds(`seen.includes("processing") && progress.length > 0`, "progress")
-	emulator(t, at.Google, http.MethodDelete, "/_emulator/faults", nil) // whatever else is under way may end, too
+	quick()
 	alice.sees("#status", "completed")
 	require.NotEmpty(t, value[string](alice, `document.querySelector("#job").textContent`))
 	require.Equal(t, "", alice.textOf("#error"))
@@ -169,7 +166,7 @@ func bare(t *testing.T) *person {
 	return p
 }
 
-// Properties of a merge, on random documents.
+// Properties of a merge, on as many random documents as FDC_MERGE_CASES says.
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	p := bare(t)
@@ -185,7 +182,7 @@ func TestMerge(t *testing.T) {
 		};
 		const object = () => JSON.parse(JSON.stringify({ root: random(3), other: random(2) }));
 		const must = (holds, what, ...values) => { if (!holds) failed.push(what + ": " + JSON.stringify(values)); };
-		for (let i = 0; i < 5000 && failed.length < 5; i++) {
+		for (let i = 0; i < `+strconv.Itoa(testenv.Size(t, "FDC_MERGE_CASES", 500))+` && failed.length < 5; i++) {
 			const [base, mine, theirs] = [object(), object(), object()];
 			must(same(merge(base, mine, mine).merged, mine), "both the same", base, mine);
 			must(same(merge(base, base, theirs).merged, theirs), "only theirs", base, theirs);
