@@ -19,11 +19,18 @@ import (
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/faultproxy"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
 )
 
-const patience = 30 * time.Second
+// patience bounds what takes milliseconds on a machine that has nothing else to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(6) // they wait for timeouts
+	m.Run()
+}
 
 type (
 	cache = nearcache.Cache[[]byte]
@@ -399,6 +406,9 @@ func TestASlowWriterFindsTheBucketEmpty(t *testing.T) {
 	beyond()
 }
 
+// late reports whether err says that a busy bucket has not answered in time: a writer repeats it, and what was written is served by it.
+func late(err error) bool { return bus.Unreachable(err) || errors.Is(err, context.DeadlineExceeded) }
+
 // What a node serves never goes back, whoever writes, wherever, and what is left in the bucket is the row's version, a
 // tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice.
 func TestVersionsNeverGoBack(t *testing.T) {
@@ -424,11 +434,13 @@ func TestVersionsNeverGoBack(t *testing.T) {
 		for range 4 {
 			readers.Go(func() {
 				seen := map[string]int64{}
+				pace := time.NewTicker(200 * time.Microsecond) // which leaves the writers something of the machine
+				defer pace.Stop()
 				for {
 					select {
 					case <-stop:
 						return
-					default:
+					case <-pace.C:
 					}
 					key := keys[rand.IntN(len(keys))]
 					v, err := n.Get(t.Context(), key, 0)
@@ -446,7 +458,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 					key := keys[rand.IntN(len(keys))]
 					version := rows.commit(key)
 					if rand.IntN(3) > 0 {
-						if err := n.Put(t.Context(), key, version, data(version)); err != nil {
+						if err := n.Put(t.Context(), key, version, data(version)); err != nil && !late(err) {
 							t.Errorf("put: %v", err)
 						}
 						if v, err := n.Get(t.Context(), key, 0); err != nil || v.Version < version {
@@ -454,7 +466,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 						}
 					}
 					for range 1 + rand.IntN(2) {
-						if _, err := bucket.PutIfNewer(t.Context(), key, nearcache.Entry{Version: version - 1, Tombstone: true}); err != nil {
+						if _, err := bucket.PutIfNewer(t.Context(), key, nearcache.Entry{Version: version - 1, Tombstone: true}); err != nil && !late(err) {
 							t.Errorf("invalidate: %v", err)
 						}
 					}

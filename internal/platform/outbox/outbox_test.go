@@ -76,7 +76,7 @@ func newWorld(t *testing.T, url string, opts ...natstest.Option) *world {
 }
 
 func config(url string) postgres.Config {
-	return postgres.Config{URL: url, MaxConns: 6, ConnectTimeout: 5 * time.Second, QueryTimeout: 10 * time.Second}
+	return postgres.Config{URL: url, MaxConns: 6, ConnectTimeout: patience, QueryTimeout: patience}
 }
 
 func (w *world) connect(t *testing.T) *nats.Conn {
