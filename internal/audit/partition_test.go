@@ -15,10 +15,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/postgres"
 )
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(6) // they wait for the database
+	m.Run()
+}
 
 func TestMonthsAreUTC(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
@@ -39,10 +40,11 @@ func TestRebuild(t *testing.T) {
 		}
 		body, err := events.Encode(ev)
 		require.NoError(t, err)
-		_, err = js.Publish(t.Context(), ev.NATSSubject(), body)
+		_, err = js.PublishAsync(ev.NATSSubject(), body, jetstream.WithStallWait(patience))
 		require.NoError(t, err)
 		list = append(list, ev)
 	}
+	<-js.PublishAsyncComplete()
 	_, err = js.Publish(t.Context(), "evt.nonsense", []byte("{"))
 	require.NoError(t, err)
 	stray := taskEvent(time.Time{})

@@ -56,6 +56,8 @@ type Replays struct {
 	JS      jetstream.JetStream
 	Waiting func(error)             // told once per outage; may be nil
 	Tell    func(done, total int64) // told, at times, how far it is; may be nil
+
+	settle, idleAfter time.Duration // instead of the constants, where not zero
 }
 
 // reader reads what of the selection the consumer takes.

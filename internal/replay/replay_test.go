@@ -27,11 +27,27 @@ type effects struct {
 	handled int
 	byID    map[string]int
 	poison  string // the id of one that fails
+
+	most int           // when so many are handled, the others wait
+	goOn chan struct{} // until this is closed; nil: there is no such number
+}
+
+// stopAfter stops the service in the middle of its work, however slow the test is, until goOn.
+func (e *effects) stopAfter(n int) (goOn func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.most, e.goOn = n, make(chan struct{})
+	return sync.OnceFunc(func() { close(e.goOn) })
 }
 
 func (e *effects) handle(_ context.Context, d *worker.Delivery) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if goOn := e.goOn; goOn != nil && e.handled >= e.most {
+		e.mu.Unlock()
+		<-goOn
+		e.mu.Lock()
+	}
 	if d.Event.ID == e.poison {
 		return worker.Discard(errors.New("poison"))
 	}
@@ -52,16 +68,16 @@ func (e *effects) counts() (handled, events int) {
 	return e.handled, len(e.byID)
 }
 
-// serve runs the service audit-archiver, as its own user of nats.conf. kill cuts it off without a goodbye.
-func (r *rig) serve(t *testing.T, e *effects) (kill func()) {
+// serve runs the service audit-archiver, as its own user of nats.conf. kill cuts it off without a goodbye,
+// and only then lets go on what it has in hand.
+func (r *rig) serve(t *testing.T, e *effects) (kill func(goOn func())) {
 	t.Helper()
 	nc := natstest.Connect(t, r.server, bus.AuditArchiver)
 	js, err := bus.JetStream(nc)
 	require.NoError(t, err)
 	consumer, _ := bus.ConsumerNamed(bus.AuditArchiver)
-	consumer.AckWait = 2 * time.Second
 	w := worker.New(js, worker.Config{
-		Consumer: consumer, Handle: e.handle, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+		Consumer: consumer, Handle: e.handle, ReplayPoll: 20 * time.Millisecond, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -70,11 +86,11 @@ func (r *rig) serve(t *testing.T, e *effects) (kill func()) {
 		_ = w.Run(ctx) // it ends with ctx
 	}()
 	t.Cleanup(func() { stop(); nc.Close(); <-ended })
-	return func() { nc.Close(); stop(); <-ended }
+	return func(goOn func()) { nc.Close(); goOn(); stop(); <-ended }
 }
 
 // served is a rig with so many events, which the service has handled.
-func served(t *testing.T, n int) (r *rig, e *effects, list []events.Event, kill func()) {
+func served(t *testing.T, n int) (r *rig, e *effects, list []events.Event, kill func(goOn func())) {
 	t.Helper()
 	r = newRig(t, natstest.WithTCP())
 	e = &effects{byID: map[string]int{}}
@@ -85,11 +101,20 @@ func served(t *testing.T, n int) (r *rig, e *effects, list []events.Event, kill 
 	return r, e, list, kill
 }
 
-func (r *rig) replays() *replay.Replays { return &replay.Replays{NC: r.nc, JS: r.js} }
+func (r *rig) replays() *replay.Replays {
+	replays := &replay.Replays{NC: r.nc, JS: r.js}
+	replays.SetWaits(r.settle, r.idle)
+	return replays
+}
 
 func (r *rig) begin(t *testing.T, s replay.Selection, rate float64) replay.State {
 	t.Helper()
 	c, _ := bus.ConsumerNamed(bus.AuditArchiver)
+	return r.beginTo(t, c, s, rate)
+}
+
+func (r *rig) beginTo(t *testing.T, c bus.Consumer, s replay.Selection, rate float64) replay.State {
+	t.Helper()
 	plan, err := r.replays().Plan(t.Context(), c, s)
 	require.NoError(t, err)
 	require.NoError(t, plan.Empty())
@@ -139,6 +164,7 @@ func TestAReplayIsHandledByItsConsumerAlone(t *testing.T) {
 	require.NoError(t, r.replays().Remove(t.Context(), bus.AuditArchiver), "again is fine")
 
 	e.reset()
+	r.settle = 2 * time.Second // the worker leaves the one before
 	state = r.begin(t, replay.Selection{UserID: bob}, 0)
 	require.EqualValues(t, 2, state.Count)
 	_, err = r.replays().Follow(t.Context(), state, nil)
@@ -152,8 +178,10 @@ func TestAReplayIsHandledByItsConsumerAlone(t *testing.T) {
 func TestAReplayIsPausedAndGoesOn(t *testing.T) {
 	t.Parallel()
 	r, e, _, _ := served(t, 300)
-	state := r.begin(t, replay.Selection{}, 100)
-	require.Eventually(t, func() bool { n, _ := e.counts(); return n > 20 }, patience, 10*time.Millisecond)
+	goOn := e.stopAfter(20)
+	defer goOn()
+	state := r.begin(t, replay.Selection{}, 1000)
+	require.Eventually(t, func() bool { n, _ := e.counts(); return n == 20 }, patience, 10*time.Millisecond)
 	require.NoError(t, r.replays().Pause(t.Context(), bus.AuditArchiver))
 	c, _ := bus.ConsumerNamed(bus.AuditArchiver)
 	_, err := r.replays().Begin(t.Context(), c, replay.Selection{}, &replay.Plan{Consumer: c.Name, Count: 1, FirstSequence: 1, LastSequence: 1},
@@ -164,6 +192,7 @@ func TestAReplayIsPausedAndGoesOn(t *testing.T) {
 	require.True(t, paused.Paused)
 	require.Less(t, paused.Done, paused.Count)
 	require.Equal(t, state.ID, paused.ID)
+	goOn()
 	require.NoError(t, r.replays().Continue(t.Context(), paused))
 	_, err = r.replays().Follow(t.Context(), paused, nil)
 	require.NoError(t, err)
@@ -178,6 +207,7 @@ func TestAReplayIsNotTakenForTheOneBefore(t *testing.T) {
 	r.begin(t, replay.Selection{FromSeq: 1, ToSeq: 100}, 10)
 	require.Eventually(t, func() bool { n, _ := e.counts(); return n > 0 }, patience, time.Millisecond)
 	require.NoError(t, r.replays().Remove(t.Context(), bus.AuditArchiver))
+	r.settle = 2 * time.Second
 	state := r.begin(t, replay.Selection{FromSeq: 101}, 0)
 	require.False(t, state.Paused, "by nobody")
 	_, err := r.replays().Follow(t.Context(), state, nil)
@@ -193,29 +223,33 @@ func TestAReplayIsNotTakenForTheOneBefore(t *testing.T) {
 func TestAReplaySurvivesKills(t *testing.T) {
 	t.Parallel()
 	r, e, list, kill := served(t, 400)
-	state := r.begin(t, replay.Selection{}, 200)
+	r.idle = 500 * time.Millisecond
+	goOn := e.stopAfter(50)
+	defer goOn()
+	c, _ := bus.ConsumerNamed(bus.AuditArchiver)
+	c.AckWait = 2 * time.Second // until those that were in hand come again
+	state := r.beginTo(t, c, replay.Selection{}, 500)
 	ctx, killed := context.WithCancel(t.Context())
 	followed := make(chan error, 1)
 	go func() {
 		_, err := r.replays().Follow(ctx, state, nil)
 		followed <- err
 	}()
-	require.Eventually(t, func() bool { n, _ := e.counts(); return n > 50 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { n, _ := e.counts(); return n == 50 }, patience, 10*time.Millisecond)
 	killed()
 	require.ErrorIs(t, <-followed, context.Canceled)
-	kill()
+	kill(goOn)
 	require.NoError(t, r.server.Restart(t.Context()))
-	require.Eventually(t, r.nc.IsConnected, patience, 10*time.Millisecond)
-	middle, err := r.replays().State(t.Context(), bus.AuditArchiver)
-	require.NoError(t, err)
+	var middle replay.State
+	require.Eventually(t, func() bool {
+		var err error
+		middle, err = r.replays().State(t.Context(), bus.AuditArchiver)
+		return err == nil
+	}, patience, 10*time.Millisecond)
 	require.Equal(t, state.ID, middle.ID)
 	require.Less(t, middle.Done, middle.Count)
-	away := make(chan struct{}, 1)
-	go func() {
-		<-away // it is noticed that nobody handles it
-		r.serve(t, e)
-	}()
-	done, err := r.replays().Follow(t.Context(), middle, func() { away <- struct{}{} })
+	noticed := sync.OnceFunc(func() { r.serve(t, e) }) // that nobody handles it
+	done, err := r.replays().Follow(t.Context(), middle, noticed)
 	require.NoError(t, err)
 	require.EqualValues(t, 400, done.Done)
 	_, distinct := e.counts()
@@ -226,6 +260,7 @@ func TestAReplaySurvivesKills(t *testing.T) {
 func TestAServiceThatIsAwayIsNamed(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.idle = 500 * time.Millisecond
 	require.ErrorContains(t, r.replays().Attended(t.Context(), bus.Syncer), "syncer does not seem to run")
 }
 

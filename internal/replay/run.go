@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (r *Replays) Begin(ctx context.Context, c bus.Consumer, s Selection, plan *
 	order.Until, order.FromTime, order.UserID = plan.LastSequence, s.Since, s.UserID
 	subjects := Intersect(s.Subjects(), c.Filters)
 	config := c.ReplayConfig(order, plan.FirstSequence, subjects, live.CachedInfo().Config.Replicas)
-	begins := live.CachedInfo().TimeStamp.Add(settle) // by the server's clock, which ends the pause by itself
+	begins := live.CachedInfo().TimeStamp.Add(cmp.Or(r.settle, settle)) // by the server's clock, which ends the pause by itself
 	config.PauseUntil = &begins
 	config.Metadata[metaCount] = strconv.FormatInt(plan.Count, 10)
 	config.Metadata[metaFirst] = strconv.FormatUint(plan.FirstSequence, 10)
@@ -162,7 +163,7 @@ func (r *Replays) running(ctx context.Context, consumer string) error {
 
 // Attended waits until a copy of the service asks for events, and says after some seconds that none does.
 func (r *Replays) Attended(ctx context.Context, consumer string) error {
-	for deadline := time.Now().Add(idleAfter); ; {
+	for deadline := time.Now().Add(cmp.Or(r.idleAfter, idleAfter)); ; {
 		askCtx, cancel := context.WithTimeout(ctx, askTimeout)
 		live, err := r.JS.Consumer(askCtx, bus.Events, consumer)
 		cancel()
@@ -217,7 +218,7 @@ func (r *Replays) Follow(ctx context.Context, s State, away func()) (State, erro
 			if s.ended {
 				return s, nil
 			}
-			if time.Since(active) > idleAfter && !told && away != nil {
+			if time.Since(active) > cmp.Or(r.idleAfter, idleAfter) && !told && away != nil {
 				told = true
 				away()
 			}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"fdc/internal/devstack/embednats"
@@ -51,14 +52,20 @@ func Provisioned(tb testing.TB, opts ...Option) *embednats.Server {
 		tb.Fatal(err)
 	}
 	defer conn.Close()
-	js, err := bus.JetStream(conn)
-	if err == nil {
-		err = bus.Provision(tb.Context(), js, 1)
-	}
-	if err != nil {
+	if err := bus.Provision(tb.Context(), JetStream(tb, conn), 1); err != nil {
 		tb.Fatal(err)
 	}
 	return s
+}
+
+// JetStream returns the API for the test's own requests. A slow machine answers them late; only a broken server lets them time out.
+func JetStream(tb testing.TB, nc *nats.Conn) jetstream.JetStream {
+	tb.Helper()
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(time.Minute))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return js
 }
 
 // Connect opens a connection as a user of nats.conf and closes it when the test is over. It lasts over restarts of the

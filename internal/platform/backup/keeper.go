@@ -24,8 +24,7 @@ const (
 
 	// A keeper that is silent for so long, on a connection that beats, loses its session, and with it the lock.
 	sessionTimeout = 10 * time.Second
-	beatEvery      = 2 * time.Second
-	writeTimeout   = sessionTimeout
+	beats          = 5 // in that time
 
 	compareEvery = time.Minute
 )
@@ -41,14 +40,15 @@ type Keeper struct {
 	pending  *prometheus.GaugeVec
 	failures prometheus.Counter
 
-	compareEvery time.Duration
-	beforeWrite  func(stream string) // called when a batch was read and before it is written; tests kill the keeper there
+	compareEvery, sessionTimeout time.Duration
+
+	beforeWrite func(stream string) // called when a batch was read and before it is written; tests kill the keeper there
 }
 
 // NewKeeper returns a keeper that writes over a direct connection of its own.
 func NewKeeper(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, metrics prometheus.Registerer) *Keeper {
 	k := &Keeper{
-		db: db, js: js, log: log.With().Str("component", "backup").Logger(), compareEvery: compareEvery,
+		db: db, js: js, log: log.With().Str("component", "backup").Logger(), compareEvery: compareEvery, sessionTimeout: sessionTimeout,
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "stream_backup_leader", Help: "1 while this process copies what NATS alone holds.",
 		}),
@@ -69,10 +69,10 @@ func NewKeeper(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, m
 // Run stands by, copies while it holds the lock, and returns nil when ctx ends. It outlives every failure of Postgres and NATS.
 func (k *Keeper) Run(ctx context.Context) error {
 	leader := postgres.Leader{
-		DB: k.db, Session: "fdc-stream-backup", Key: lockKey, Silence: sessionTimeout, Able: k.js.Conn().IsConnected, Leads: k.leader, Log: k.log,
+		DB: k.db, Session: "fdc-stream-backup", Key: lockKey, Silence: k.sessionTimeout, Able: k.js.Conn().IsConnected, Leads: k.leader, Log: k.log,
 	}
 	return leader.Run(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		err := k.lead(ctx, &session{conn: conn})
+		err := k.lead(ctx, &session{conn: conn, timeout: k.sessionTimeout})
 		if err != nil {
 			k.failures.Inc()
 		}
@@ -98,7 +98,7 @@ func (k *Keeper) lead(ctx context.Context, s *session) error {
 		}
 	})
 	group.Go(func() error {
-		for postgres.Wait(groupCtx, beatEvery) {
+		for postgres.Wait(groupCtx, k.sessionTimeout/beats) {
 			if !k.js.Conn().IsConnected() {
 				return nats.ErrDisconnected
 			}
@@ -117,15 +117,16 @@ func (k *Keeper) lead(ctx context.Context, s *session) error {
 
 // session is the connection that holds the lock, used by one at a time.
 type session struct {
-	mu   sync.Mutex
-	conn *pgx.Conn
+	mu      sync.Mutex
+	conn    *pgx.Conn
+	timeout time.Duration
 }
 
 // use runs fn, bounded in time: a statement that hangs costs the session.
 func (s *session) use(ctx context.Context, fn func(context.Context, *pgx.Conn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	return fn(ctx, s.conn)
 }

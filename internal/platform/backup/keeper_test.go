@@ -60,10 +60,11 @@ func TestTheBackupHoldsWhatTheStreamsHold(t *testing.T) {
 func TestAKilledKeeperLosesNothing(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	r.unheard = time.Second
 	done := make(chan struct{})
 	var load sync.WaitGroup
 	load.Go(func() {
-		for tick := time.Tick(5 * time.Millisecond); ; {
+		for tick := time.Tick(20 * time.Millisecond); ; {
 			select {
 			case <-done:
 				return
@@ -103,7 +104,7 @@ func TestAKilledKeeperLosesNothing(t *testing.T) {
 			require.Eventually(t, func() bool { return counted(k.failures) > 0 && counted(k.leader) == 1 }, patience, 5*time.Millisecond, "it goes on")
 			stop()
 		case 2:
-			require.NoError(t, r.server.Restart(t.Context()))
+			r.restart(t)
 			close(die)
 			require.Eventually(t, func() bool { return counted(k.failures) > 0 && counted(k.leader) == 1 }, patience, 5*time.Millisecond, "it goes on")
 			stop()
@@ -153,27 +154,38 @@ func TestOneKeeperAtATime(t *testing.T) {
 // Either side is cut off, or silent, for a while: what is published meanwhile is copied afterwards.
 func TestAKeeperOutlivesOutages(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	broker, database := faultproxy.New(t, r.server.URL(bus.AuditArchiver)), faultproxy.New(t, r.db.URL)
-	nc, err := bus.Connect(bus.Config{URL: broker.URL}, bus.AuditArchiver, zerolog.Nop())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := bus.JetStream(nc)
-	require.NoError(t, err)
-	k := r.keeperOf(t, database.URL, js)
-	run(t, k)
-	r.publish(t)
-	r.settles(t)
-	for _, fault := range []struct {
-		begin, end func()
-	}{{broker.Pause, broker.Heal}, {broker.Cut, broker.Heal}, {broker.Deafen, broker.Heal}, {database.Cut, database.Heal}, {database.Pause, database.Heal}} {
-		before := counted(k.failures)
-		fault.begin()
-		r.publish(t)
-		require.Eventually(t, func() bool { return counted(k.failures) > before }, patience, 5*time.Millisecond, "it notices")
-		r.publish(t)
-		fault.end()
-		r.settles(t)
+	pause, cut, deafen := (*faultproxy.Proxy).Pause, (*faultproxy.Proxy).Cut, (*faultproxy.Proxy).Deafen
+	for name, fault := range map[string]struct{ broker, database func(*faultproxy.Proxy) }{
+		"NATS is silent": {broker: pause}, "NATS is cut off": {broker: cut}, "NATS hears nothing": {broker: deafen},
+		"Postgres is cut off": {database: cut}, "Postgres is silent": {database: pause},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			broker, database := faultproxy.New(t, r.server.URL(bus.AuditArchiver)), faultproxy.New(t, r.db.URL)
+			nc, err := bus.Connect(bus.Config{URL: broker.URL}, bus.AuditArchiver, zerolog.Nop())
+			require.NoError(t, err)
+			t.Cleanup(nc.Close)
+			js, err := bus.JetStream(nc)
+			require.NoError(t, err)
+			k := r.keeperOf(t, database.URL, js)
+			k.sessionTimeout = 2 * time.Second
+			run(t, k)
+			r.publish(t)
+			r.settles(t)
+			before := counted(k.failures)
+			if fault.broker != nil {
+				fault.broker(broker)
+			} else {
+				fault.database(database)
+			}
+			r.publish(t)
+			require.Eventually(t, func() bool { return counted(k.failures) > before }, patience, 5*time.Millisecond, "it notices")
+			r.publish(t)
+			broker.Heal()
+			database.Heal()
+			r.settles(t)
+		})
 	}
 }
 
@@ -210,7 +222,7 @@ func TestAStreamThatIsMadeAnewIsCopiedAnew(t *testing.T) {
 	require.NoError(t, err)
 	want, at := r.held(t, bus.Checkpoints)
 	require.True(t, eventually(t, func() bool { return len(r.rows(t, bus.Checkpoints, at)) == len(want) }))
-	r.lose(t)
+	require.NoError(t, bus.Provision(t.Context(), r.owner, 1))
 	r.publish(t)
 	r.settles(t)
 }

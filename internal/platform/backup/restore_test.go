@@ -123,8 +123,7 @@ func TestARestoreThatIsInterruptedDoublesNothing(t *testing.T) {
 	for _, again := range []func(){
 		func() {},
 		func() { // as a restart of the server long after
-			require.NoError(t, r.server.Restart(t.Context()))
-			require.Eventually(t, func() bool { _, err := r.owner.Stream(t.Context(), bus.Dead); return err == nil }, patience, 10e6)
+			r.restart(t)
 		},
 		func() { r.lose(t, streams...) },
 	} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -20,11 +21,18 @@ import (
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 )
 
-const patience = 30 * time.Second
+// patience bounds what takes milliseconds on a machine that has nothing else to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(12) // they wait for timeouts of both sides
+	m.Run()
+}
 
 // rig is both sides, and what only their owner may do with them.
 type rig struct {
@@ -32,17 +40,25 @@ type rig struct {
 	db     *pgtest.DB
 	owner  jetstream.JetStream
 
+	unheard time.Duration // after which a request or its answer is lost
+
 	mu        sync.Mutex
 	published int
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{server: natstest.Provisioned(t, natstest.WithTCP()), db: pgtest.New(t)}
-	var err error
-	r.owner, err = bus.JetStream(natstest.Connect(t, r.server, "provision"))
-	require.NoError(t, err)
+	r := &rig{server: natstest.Provisioned(t, natstest.WithTCP()), db: pgtest.New(t), unheard: patience}
+	r.owner = natstest.JetStream(t, natstest.Connect(t, r.server, "provision"))
 	return r
+}
+
+// restart returns when the owner's connection is one to the server that was started. IsConnected may still be said of the one before.
+func (r *rig) restart(t *testing.T) {
+	t.Helper()
+	before := r.owner.Conn().Stats().Reconnects
+	require.NoError(t, r.server.Restart(t.Context()))
+	require.Eventually(t, func() bool { return r.owner.Conn().Stats().Reconnects > before }, patience, 5*time.Millisecond)
 }
 
 // keeper makes one with the rights of the audit-archiver. It compares often.
@@ -55,7 +71,7 @@ func (r *rig) keeper(t *testing.T) *Keeper {
 
 func (r *rig) keeperOf(t *testing.T, database string, js jetstream.JetStream) *Keeper {
 	t.Helper()
-	k := NewKeeper(postgres.Config{URL: database, ConnectTimeout: 5 * time.Second}, js, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
+	k := NewKeeper(postgres.Config{URL: database, ConnectTimeout: patience}, js, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry())
 	k.compareEvery = 50 * time.Millisecond
 	return k
 }
@@ -89,7 +105,12 @@ func (r *rig) publish(t *testing.T) {
 		}},
 		{Subject: bus.CheckpointSubject, Data: fmt.Appendf(nil, "checkpoint %d", n), Header: nats.Header{"Fdc-Signature": {"ours"}}},
 	} {
-		require.Eventually(t, func() bool { _, err := r.owner.PublishMsg(t.Context(), m); return err == nil }, patience, 20*time.Millisecond)
+		require.Eventually(t, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), r.unheard)
+			defer cancel()
+			_, err := r.owner.PublishMsg(ctx, m)
+			return err == nil
+		}, patience, 20*time.Millisecond)
 	}
 }
 
@@ -176,7 +197,12 @@ func (r *rig) lose(t *testing.T, names ...string) {
 	for _, name := range names {
 		require.NoError(t, r.owner.DeleteStream(t.Context(), name))
 	}
-	require.NoError(t, bus.Provision(t.Context(), r.owner, 1))
+	for _, config := range append(bus.Streams(1), bus.Buckets(1)...) {
+		if slices.Contains(names, config.Name) {
+			_, err := r.owner.CreateStream(t.Context(), config)
+			require.NoError(t, err)
+		}
+	}
 }
 
 // lost counts the rows of other incarnations than the present ones.

@@ -14,13 +14,20 @@ import (
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/flags"
 	"fdc/internal/platform/outbox"
 )
 
-const patience = 30 * time.Second
+// patience bounds what takes milliseconds on a machine that has nothing else to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(6) // they wait for reads that come each second
+	m.Run()
+}
 
 var operator = events.Meta{Source: "/fdc/cli", ActorID: events.OperatorActor}
 
@@ -135,7 +142,7 @@ func TestARestartOfNATSBlindsNobody(t *testing.T) {
 	}, patience, 50*time.Millisecond)
 	back := time.Now()
 	turns(t, f, flags.SyncAsync, false)
-	require.Less(t, time.Since(back), 10*time.Second, "only the watch, blind for 18 s, saw it")
+	require.Less(t, time.Since(back), 15*time.Second, "only the watch, blind for 18 s, saw it")
 	require.False(t, f.Enabled(flags.AICache), "it survived the restart")
 }
 
@@ -186,9 +193,15 @@ func TestTimeClearsAFlag(t *testing.T) {
 	s, db := natstest.Provisioned(t), pgtest.New(t)
 	store := flags.NewStore(bucket(t, s, "ops"), outbox.New(db.Pool, nil))
 	f := follow(t, s)
-	v, err := store.Set(t.Context(), operator, flags.AICache, false, "for a while", 3*time.Second)
-	require.NoError(t, err)
-	turns(t, f, flags.AICache, false)
+	var v flags.Value
+	require.Eventually(t, func() bool {
+		if !time.Now().Before(v.ExpiresAt) { // the first time, and when the machine was too slow to see it
+			var err error
+			v, err = store.Set(t.Context(), operator, flags.AICache, false, "for a while", 2*time.Second)
+			require.NoError(t, err)
+		}
+		return !f.Enabled(flags.AICache)
+	}, patience, time.Millisecond)
 	s.Stop()
 	turns(t, f, flags.AICache, true)
 	require.False(t, time.Now().Before(v.ExpiresAt), "too early")

@@ -96,6 +96,7 @@ type Cache[V any] struct {
 	bucket *Bucket
 	node   string
 	begun  time.Time
+	limits limits
 	near   *otter.Cache[string, *item[V]]
 	served map[Layer]prometheus.Counter
 
@@ -111,6 +112,9 @@ type Cache[V any] struct {
 	flights map[string]*flight[V]
 	owed    map[string]int64 // versions that were committed here and that the bucket has not taken yet
 }
+
+// limits bound how long the bucket is waited for.
+type limits struct{ read, write time.Duration }
 
 // trust says which entries of the bucket are believed: those that were written since the watch began, on its connection. What
 // was there before may be outdated: by somebody who could not say so, or because a server that ended badly came back without
@@ -158,6 +162,7 @@ func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 	}
 	cache := &Cache[V]{
 		Config: c, load: load, decode: decode, name: name, bucket: NewBucket(c.KV), node: nuid.Next(), begun: time.Now(), near: near,
+		limits:  limits{read: readTimeout, write: writeTimeout},
 		flights: map[string]*flight[V]{}, owed: map[string]int64{}, served: map[Layer]prometheus.Counter{},
 	}
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -213,7 +218,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, version int64, data []by
 		e = Entry{Version: version - 1, Tombstone: true}
 	}
 	c.expect(key, e.current())
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.write)
 	defer cancel()
 	return c.tell(ctx, key, e)
 }
@@ -224,7 +229,7 @@ func (c *Cache[V]) Withdraw(ctx context.Context, outdated map[string]int64) erro
 	for key, version := range outdated {
 		c.expect(key, version+1)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.write)
 	defer cancel()
 	var group errgroup.Group
 	group.SetLimit(maxTelling)
@@ -307,7 +312,7 @@ func (c *Cache[V]) repay(ctx context.Context) {
 	debts := maps.Clone(c.owed)
 	c.mu.Unlock()
 	for key, version := range debts {
-		err := c.within(ctx, readTimeout, func(ctx context.Context) error {
+		err := c.within(ctx, c.limits.read, func(ctx context.Context) error {
 			_, err := c.bucket.PutIfNewer(ctx, key, Entry{Version: version - 1, Tombstone: true})
 			return err
 		})
@@ -414,7 +419,7 @@ func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int
 		var e Entry
 		var revision uint64
 		var found bool
-		err := c.within(ctx, readTimeout, func(ctx context.Context) (err error) {
+		err := c.within(ctx, c.limits.read, func(ctx context.Context) (err error) {
 			e, revision, found, err = c.bucket.load(ctx, key)
 			return err
 		})
@@ -457,7 +462,7 @@ func (c *Cache[V]) fill(ctx context.Context, key string, e Entry, doubted, life,
 	if !same() {
 		return
 	}
-	err := c.within(ctx, readTimeout, func(ctx context.Context) error {
+	err := c.within(ctx, c.limits.read, func(ctx context.Context) error {
 		_, err := c.bucket.put(ctx, key, e, doubted)
 		return err
 	})

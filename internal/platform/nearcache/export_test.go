@@ -17,3 +17,9 @@ func (c *Cache[V]) Owed(key string) int64 {
 	defer c.mu.Unlock()
 	return c.owed[key]
 }
+
+// ErrAway is the error of a write while the bucket is left alone.
+var ErrAway = errAway
+
+// Wait replaces how long the bucket is waited for. Set it before the first use.
+func (c *Cache[V]) Wait(d time.Duration) { c.limits = limits{read: d, write: d} }

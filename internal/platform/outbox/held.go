@@ -21,6 +21,7 @@ var errRecreated = errors.New("the stream was made anew")
 type held struct {
 	js     jetstream.JetStream
 	log    zerolog.Logger
+	most   int        // rows
 	stream time.Time  // when the stream was created
 	rows   []position // in the order of the stream
 	next   time.Time  // when the audit-archiver is asked after again
@@ -40,7 +41,7 @@ func (r *Relay) reconcile(ctx context.Context, conn *pgx.Conn) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &held{js: r.js, log: r.log, stream: last.stream}
+	h := &held{js: r.js, log: r.log, most: r.maxHeld, stream: last.stream}
 	lost, err := conn.Exec(ctx, `UPDATE outbox SET sequence = NULL, stream = NULL WHERE stream <> $1`, h.stream)
 	if err != nil {
 		return nil, fmt.Errorf("find rows of another stream: %w", err)
@@ -108,7 +109,7 @@ func (h *held) release(ctx context.Context, conn *pgx.Conn) error {
 		h.next = time.Now().Add(releaseRetry)
 		h.log.Warn().Err(err).Msg("can't ask how far the audit log is; published events stay in the outbox")
 	}
-	n := max(0, len(h.rows)-maxHeld)
+	n := max(0, len(h.rows)-h.most)
 	for n < len(h.rows) && h.rows[n].Sequence <= floor {
 		n++
 	}

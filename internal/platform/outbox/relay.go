@@ -53,6 +53,8 @@ type Relay struct {
 	failures  prometheus.Counter
 	latency   prometheus.Histogram
 
+	maxHeld int
+
 	// afterPublish is called between the acknowledgement and its record; tests crash the relay there.
 	afterPublish func()
 }
@@ -60,7 +62,7 @@ type Relay struct {
 // NewRelay returns a relay that reads over a direct connection of its own.
 func NewRelay(db postgres.Config, js jetstream.JetStream, log zerolog.Logger, metrics prometheus.Registerer) *Relay {
 	r := &Relay{
-		db: db, js: js, log: log.With().Str("component", "outbox").Logger(),
+		db: db, js: js, log: log.With().Str("component", "outbox").Logger(), maxHeld: maxHeld,
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "outbox_leader", Help: "1 while this process relays the outbox.",
 		}),

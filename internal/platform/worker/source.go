@@ -48,16 +48,16 @@ func (w *Worker) drain(ctx context.Context, consumer jetstream.Consumer, from so
 	for ctx.Err() == nil {
 		if err := w.consume(ctx, consumer, from); err != nil && ctx.Err() == nil {
 			w.log.Warn().Err(err).Str("source", from.name).Msg("consuming interrupted")
-			pause(ctx)
+			pause(ctx, time.Second)
 		}
 	}
 }
 
-// pause waits for a second, or for the end of ctx.
-func pause(ctx context.Context) {
+// pause waits for d, or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(time.Second):
+	case <-time.After(d):
 	}
 }
 
@@ -71,11 +71,11 @@ func (w *Worker) drainQueue(ctx context.Context) {
 	}
 }
 
-// drainReplays drains the replay consumer while there is one: it comes and goes with the replay. Each second the worker looks
+// drainReplays drains the replay consumer while there is one: it comes and goes with the replay. Each ReplayPoll the worker looks
 // whether one has begun, and while there is one, whether it is still the same.
 func (w *Worker) drainReplays(ctx context.Context) {
 	var refused time.Time // the one that was complained of
-	for ; ctx.Err() == nil; pause(ctx) {
+	for ; ctx.Err() == nil; pause(ctx, w.cfg.ReplayPoll) {
 		info, consumer := w.replay(ctx)
 		if info == nil || info.Paused {
 			continue
@@ -109,7 +109,7 @@ func (w *Worker) drainReplay(ctx context.Context, consumer jetstream.Consumer, i
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		defer leave()
-		for pause(ctx); ctx.Err() == nil; pause(ctx) {
+		for pause(ctx, w.cfg.ReplayPoll); ctx.Err() == nil; pause(ctx, w.cfg.ReplayPoll) {
 			now, _ := w.replay(ctx)
 			if now == nil || now.Paused || !now.Created.Equal(info.Created) {
 				return

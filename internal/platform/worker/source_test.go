@@ -16,11 +16,14 @@ import (
 	"fdc/internal/platform/worker"
 )
 
-// replay begins a replay, as fdc replay does.
-func (r *rig) replay(t *testing.T, from uint64, order bus.ReplayOrder) {
+// replay begins a replay, as fdc replay does: a second from now, when the worker has left the one before.
+func (r *rig) replay(t *testing.T, from uint64, order bus.ReplayOrder, ackWaits ...time.Duration) {
 	t.Helper()
 	order.ID, order.StartedAt, order.StartedBy = events.NewID(), time.Now(), "test"
-	_, err := r.js.CreateConsumer(t.Context(), bus.Events, r.consumer.ReplayConfig(order, from, r.consumer.Filters, 1))
+	config := r.consumer.ReplayConfig(order, from, r.consumer.Filters, 1)
+	begins := time.Now().Add(time.Second)
+	config.PauseUntil, config.BackOff = &begins, ackWaits
+	_, err := r.js.CreateConsumer(t.Context(), bus.Events, config)
 	require.NoError(t, err)
 }
 
@@ -31,7 +34,7 @@ func (r *rig) replayed(t *testing.T) {
 	require.Eventually(t, func() bool {
 		consumer, err := r.stream.Consumer(t.Context(), name)
 		return err == nil && consumer.CachedInfo().NumAckPending == 0 && consumer.CachedInfo().NumPending == 0
-	}, 20*time.Second, 10*time.Millisecond, "the replay still has work")
+	}, patience, 10*time.Millisecond, "the replay still has work")
 	require.NoError(t, r.stream.DeleteConsumer(t.Context(), name))
 }
 
@@ -42,7 +45,7 @@ func (r *rig) queueEmpty(t *testing.T) {
 	require.Eventually(t, func() bool {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Msgs == 0
-	}, 20*time.Second, 10*time.Millisecond, "REPLAY still holds messages")
+	}, patience, 10*time.Millisecond, "REPLAY still holds messages")
 }
 
 // each runs the body for a worker that handles events one by one, and for one that handles batches.
@@ -94,7 +97,7 @@ func TestAReplayIsDrainedBesideTheLiveEvents(t *testing.T) {
 		r.settled(t)
 		r.replay(t, 6, bus.ReplayOrder{Until: 15})
 		live := r.publish(t)
-		require.Eventually(t, func() bool { return seen.of(live.ID) == 1 }, 10*time.Second, 5*time.Millisecond, "a live event waits for the replay")
+		require.Eventually(t, func() bool { return seen.of(live.ID) == 1 }, patience, 5*time.Millisecond, "a live event waits for the replay")
 		close(release)
 		r.replayed(t)
 		r.replay(t, 1, bus.ReplayOrder{Until: 30, UserID: user})
@@ -130,23 +133,26 @@ func TestAReplayOutlivesPausesKillsAndRestarts(t *testing.T) {
 		name := bus.ReplayConsumer(r.consumer.Name)
 		var again calls
 		var count atomic.Int64
-		reached := make(chan struct{}, 1000)
+		reached, resume := make(chan struct{}, 1000), make(chan struct{})
 		handle := func(_ context.Context, d *worker.Delivery) error {
 			if d.Replayed {
 				again.add(d.Event.ID)
-				count.Add(1)
 				reached <- struct{}{}
+				if count.Add(1) > 20 {
+					<-resume // after the pause, however slow that is
+				}
 			}
 			return nil
 		}
 		stop := r.start(t, cfg(handle))
 		r.settled(t)
-		r.replay(t, 1, bus.ReplayOrder{Until: 200, Rate: 40})
+		r.replay(t, 1, bus.ReplayOrder{Until: 200, Rate: 100}, 500*time.Millisecond, time.Minute)
 		for range 20 {
 			<-reached
 		}
 		_, err := r.js.PauseConsumer(t.Context(), bus.Events, name, time.Now().Add(24*time.Hour))
 		require.NoError(t, err)
+		close(resume)
 		stop()
 		atPause := count.Load()
 		require.Less(t, atPause, int64(200))
@@ -156,7 +162,7 @@ func TestAReplayOutlivesPausesKillsAndRestarts(t *testing.T) {
 		require.NoError(t, err)
 		consumer, err := r.stream.Consumer(t.Context(), name)
 		require.NoError(t, err)
-		killed, err := consumer.Fetch(7, jetstream.FetchMaxWait(5*time.Second))
+		killed, err := consumer.Fetch(7, jetstream.FetchMaxWait(patience))
 		require.NoError(t, err)
 		for range killed.Messages() { // no answer
 		}
@@ -169,17 +175,21 @@ func TestAReplayOutlivesPausesKillsAndRestarts(t *testing.T) {
 		require.Equal(t, atPause, count.Load(), "a paused replay went on")
 		require.NoError(t, r.server.Restart(t.Context()))
 		require.Eventually(t, func() bool {
-			_, err := r.js.ResumeConsumer(t.Context(), bus.Events, name)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second) // a request gets lost with the connection
+			defer cancel()
+			_, err := r.js.ResumeConsumer(ctx, bus.Events, name)
 			return err == nil
-		}, 20*time.Second, 20*time.Millisecond)
+		}, patience, 20*time.Millisecond)
 		for count.Load() < 100 {
 			<-reached
 		}
 		require.NoError(t, r.server.Restart(t.Context()))
 		require.Eventually(t, func() bool {
-			consumer, err := r.js.Consumer(t.Context(), bus.Events, name)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			consumer, err := r.js.Consumer(ctx, bus.Events, name)
 			return err == nil && consumer.CachedInfo().NumPending == 0 && consumer.CachedInfo().NumAckPending == 0
-		}, 60*time.Second, 20*time.Millisecond)
+		}, patience, 20*time.Millisecond)
 		for n, e := range published {
 			require.NotZero(t, again.of(e.ID), "event %d", n+1)
 		}
@@ -231,23 +241,23 @@ func TestAReplayKeepsToItsRate(t *testing.T) {
 			r.publish(t) // costs nothing
 		}
 		r.settle(t)
-		var began, ended atomic.Pointer[time.Time]
+		var ended atomic.Pointer[time.Time]
 		var handled atomic.Int32
 		r.start(t, cfg(func(_ context.Context, d *worker.Delivery) error {
 			if !d.Replayed {
 				return nil
 			}
 			now := time.Now()
-			began.CompareAndSwap(nil, &now)
 			ended.Store(&now)
 			handled.Add(1)
 			return nil
 		}))
+		begins := time.Now().Add(time.Second) // and no earlier
 		r.replay(t, 1, bus.ReplayOrder{Until: 2 * total, Rate: rate, UserID: user})
 		r.replayed(t)
 		require.EqualValues(t, total, handled.Load())
 		// The first portion, of two, is free, and the deliveries of the last one may still be unpaid.
-		require.GreaterOrEqual(t, ended.Load().Sub(*began.Load()), time.Second*(total-6)/rate)
+		require.GreaterOrEqual(t, ended.Load().Sub(begins), time.Second*(total-6)/rate)
 	})
 }
 
@@ -290,6 +300,8 @@ func TestAPoisonReplayBecomesADeadLetter(t *testing.T) {
 		r.replay(t, 1, bus.ReplayOrder{Until: 3})
 		letters := r.dead(t, 2)
 		r.replayed(t)
+		copies, err := r.js.Conn().SubscribeSync("dead.>")
+		require.NoError(t, err)
 		dead, err := r.js.Stream(t.Context(), bus.Dead)
 		require.NoError(t, err)
 		for _, letter := range letters {
@@ -309,6 +321,7 @@ func TestAPoisonReplayBecomesADeadLetter(t *testing.T) {
 		r.queued(t, worker.Copy{ID: "a", Subject: original.Subject, Header: original.Header, Body: original.Data, MessageID: poison.ID, Sequence: 2, DeadLetter: 2})
 		r.queued(t, worker.Copy{ID: "b", Subject: garbage, Body: []byte(`{`), MessageID: "garbage", Sequence: 1, DeadLetter: 1})
 		r.queued(t, worker.Copy{ID: "b", Subject: garbage, Body: []byte(`{`), MessageID: "garbage", Sequence: 1, DeadLetter: 1})
+		r.forget(t, copies, "dead.probe."+garbage, "dead.probe."+poison.NATSSubject())
 		for sequence := uint64(3); sequence <= 4; sequence++ {
 			require.Eventually(t, func() bool {
 				letter, err := dead.GetMsg(t.Context(), sequence)
@@ -320,7 +333,7 @@ func TestAPoisonReplayBecomesADeadLetter(t *testing.T) {
 					return strings.HasPrefix(reason, "decode: ") && attempts == "1"
 				}
 				return letter.Subject == "dead.probe."+poison.NATSSubject() && reason == "still poison" && attempts == "3"
-			}, 40*time.Second, 20*time.Millisecond)
+			}, patience, 20*time.Millisecond)
 			for _, header := range []string{worker.HeaderDeadLetter, worker.HeaderOriginalID, worker.HeaderOriginalSequence} {
 				letter, err := dead.GetMsg(t.Context(), sequence)
 				require.NoError(t, err)
@@ -373,9 +386,9 @@ func TestAFullDeadStreamLosesNothing(t *testing.T) {
 			return nil
 		}))
 		r.dead(t, 1)
-		require.Eventually(t, func() bool { return seen.of(good.ID) == 1 }, 10*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return seen.of(good.ID) == 1 }, patience, 5*time.Millisecond)
 		for id := range poison {
-			require.Eventually(t, func() bool { return seen.of(id) == 3 }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return seen.of(id) == 3 }, patience, 5*time.Millisecond)
 		}
 		_, err = r.js.UpdateStream(t.Context(), config)
 		require.NoError(t, err)

@@ -58,6 +58,10 @@ type Config struct {
 	BatchBytes  int           // or so many bytes of them; 16 MiB when zero
 	BatchWait   time.Duration // or so long after its first; 100 ms when zero
 
+	// ReplayPoll is how often the worker looks for a replay to its consumer; a second when zero. A new replay must deliver
+	// nothing for longer than that (package replay sees to it).
+	ReplayPoll time.Duration
+
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer
 	Waiting func(what string) // told what the worker waits for before it can start; may be nil
@@ -82,6 +86,7 @@ func New(js jetstream.JetStream, cfg Config) *Worker {
 	cfg.BatchSize = orDefault(cfg.BatchSize, 1000)
 	cfg.BatchBytes = orDefault(cfg.BatchBytes, 16<<20)
 	cfg.BatchWait = orDefault(cfg.BatchWait, 100*time.Millisecond)
+	cfg.ReplayPoll = orDefault(cfg.ReplayPoll, time.Second)
 	labels := prometheus.Labels{"consumer": cfg.Consumer.Name}
 	w := &Worker{
 		cfg: cfg, js: js, log: cfg.Log.With().Str("consumer", cfg.Consumer.Name).Logger(),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,12 +20,21 @@ import (
 	"fdc/events"
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/worker"
 )
 
-// rig is a provisioned server and a consumer with short times.
+// patience bounds what takes milliseconds on a machine that has nothing else to do.
+const patience = 2 * time.Minute
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(16) // they wait for redeliveries and retries
+	m.Run()
+}
+
+// rig is a provisioned server and a consumer.
 type rig struct {
 	server   *embednats.Server
 	js       jetstream.JetStream
@@ -34,33 +44,78 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	server := natstest.New(t)
-	js, err := bus.JetStream(natstest.Connect(t, server, "provision"))
-	require.NoError(t, err)
-	require.NoError(t, bus.Provision(t.Context(), js, 1))
+	server := natstest.Provisioned(t)
+	js := natstest.JetStream(t, natstest.Connect(t, server, "provision"))
 	stream, err := js.Stream(t.Context(), bus.Events)
 	require.NoError(t, err)
 	r := &rig{server: server, js: js, stream: stream}
 	return r.as(t, "probe")
 }
 
-// as is the same server with a consumer of another name.
+// as is the same server with a consumer of another name. A slow machine must not have messages delivered twice, so AckWait is long.
 func (r *rig) as(t *testing.T, name string) *rig {
 	t.Helper()
 	other := *r
 	other.consumer = bus.Consumer{
-		Name: name, Filters: []string{"evt.>"}, AckWait: 300 * time.Millisecond, MaxAckPending: 1000, MaxAttempts: 3,
+		Name: name, Filters: []string{"evt.>"}, AckWait: time.Minute, MaxAckPending: 1000, MaxAttempts: 3,
 	}
-	config := jetstream.ConsumerConfig{
-		Durable: name, FilterSubjects: other.consumer.Filters, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: other.consumer.AckWait, MaxDeliver: other.consumer.MaxAttempts + 10, MaxAckPending: other.consumer.MaxAckPending,
-	}
+	config := other.config()
 	_, err := r.js.CreateConsumer(t.Context(), bus.Events, config)
 	require.NoError(t, err)
 	config.FilterSubjects = []string{bus.ReplaySubject(name, ">")}
 	_, err = r.js.CreateConsumer(t.Context(), bus.Replay, config)
 	require.NoError(t, err)
 	return &other
+}
+
+func (r *rig) config() jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: r.consumer.Name, FilterSubjects: r.consumer.Filters, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: r.consumer.AckWait, MaxDeliver: r.consumer.MaxAttempts + 10, MaxAckPending: r.consumer.MaxAckPending,
+	}
+}
+
+// outlast has the server deliver again what is unanswered for two seconds, and the worker report progress ten times a second. The
+// returned function waits until an event was in hand for longer than that.
+func (r *rig) outlast(t *testing.T) (wait func()) {
+	t.Helper()
+	config := r.config()
+	config.AckWait = 2 * time.Second
+	_, err := r.js.UpdateConsumer(t.Context(), bus.Events, config)
+	require.NoError(t, err)
+	r.consumer.AckWait = 300 * time.Millisecond
+	answers, err := r.js.Conn().SubscribeSync("$JS.ACK.>")
+	require.NoError(t, err)
+	return func() {
+		t.Helper()
+		for reports := 0; reports < 25; {
+			msg, err := answers.NextMsg(patience)
+			require.NoError(t, err)
+			if string(msg.Data) == "+WPI" {
+				reports++
+			}
+		}
+	}
+}
+
+// forget has DEAD forget the ids of its messages once copies to all of the subjects were published again.
+func (r *rig) forget(t *testing.T, copies *nats.Subscription, subjects ...string) {
+	t.Helper()
+	for missing := len(subjects); missing > 0; {
+		msg, err := copies.NextMsg(patience)
+		require.NoError(t, err)
+		if i := slices.Index(subjects, msg.Subject); i >= 0 {
+			subjects[i] = ""
+			missing--
+		}
+	}
+	dead, err := r.js.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	config := dead.CachedInfo().Config
+	for _, config.Duplicates = range []time.Duration{101 * time.Millisecond, 100 * time.Millisecond} { // the server looks with the window from before
+		_, err = r.js.UpdateStream(t.Context(), config)
+		require.NoError(t, err)
+	}
 }
 
 // publish puts an event on the stream.
@@ -94,7 +149,10 @@ func (r *rig) raw(t *testing.T, subject, id string, body []byte) {
 func (r *rig) start(t *testing.T, cfg worker.Config) (stop func()) {
 	t.Helper()
 	cfg.Consumer, cfg.Log, cfg.Metrics = r.consumer, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry()
-	w := worker.New(r.js, cfg)
+	cfg.ReplayPoll = 20 * time.Millisecond
+	js, err := bus.JetStream(r.js.Conn())
+	require.NoError(t, err)
+	w := worker.New(js, cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
@@ -114,7 +172,7 @@ func (r *rig) dead(t *testing.T, n uint64) []*jetstream.RawStreamMsg {
 	require.Eventually(t, func() bool {
 		info, err := stream.Info(t.Context())
 		return err == nil && info.State.Msgs == n
-	}, 10*time.Second, 10*time.Millisecond, "want %d dead letters", n)
+	}, patience, 10*time.Millisecond, "want %d dead letters", n)
 	var messages []*jetstream.RawStreamMsg
 	for sequence := uint64(1); sequence <= n; sequence++ {
 		msg, err := stream.GetMsg(t.Context(), sequence)
@@ -134,7 +192,7 @@ func (r *rig) settled(t *testing.T) {
 		}
 		info := consumer.CachedInfo()
 		return info.NumAckPending == 0 && info.NumPending == 0
-	}, 10*time.Second, 10*time.Millisecond, "the consumer still has work")
+	}, patience, 10*time.Millisecond, "the consumer still has work")
 }
 
 // calls counts deliveries per event.
@@ -180,7 +238,7 @@ func TestAFailedEventComesAgainUntilItIsHandled(t *testing.T) {
 				}
 				return nil
 			}})
-			require.Eventually(t, func() bool { return seen.of(e.ID) == 3 }, 10*time.Second, 5*time.Millisecond)
+			require.Eventually(t, func() bool { return seen.of(e.ID) == 3 }, patience, 5*time.Millisecond)
 			r.settled(t)
 			require.Empty(t, r.dead(t, 0))
 		})
@@ -242,10 +300,13 @@ func TestACrashLoopEnds(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	e := r.publish(t)
-	consumer, err := r.stream.Consumer(t.Context(), r.consumer.Name)
+	config := r.config()
+	const soon = 50 * time.Millisecond
+	config.BackOff = []time.Duration{soon, soon, soon, time.Minute} // AckWait of each delivery
+	consumer, err := r.js.UpdateConsumer(t.Context(), bus.Events, config)
 	require.NoError(t, err)
 	for range r.consumer.MaxAttempts {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second)) // and no answer
+		msg, err := consumer.Next(jetstream.FetchMaxWait(patience)) // and no answer
 		require.NoError(t, err)
 		require.Equal(t, e.NATSSubject(), msg.Subject())
 	}
@@ -262,18 +323,23 @@ func TestACrashLoopEnds(t *testing.T) {
 func TestAnOutageUsesUpNoAttempts(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	outlasted := r.outlast(t)
 	e := r.publish(t)
 	var seen calls
+	var back atomic.Bool
 	r.start(t, worker.Config{Handle: func(_ context.Context, d *worker.Delivery) error {
 		if d.Attempt != 1 {
 			t.Errorf("delivered again, attempt %d", d.Attempt)
 		}
-		if seen.add(d.Event.ID) <= r.consumer.MaxAttempts+1 {
+		seen.add(d.Event.ID)
+		if !back.Load() {
 			return fault.New(fault.Unavailable, "database-unavailable", "away")
 		}
 		return nil
 	}})
-	require.Eventually(t, func() bool { return seen.of(e.ID) == r.consumer.MaxAttempts+2 }, 20*time.Second, 5*time.Millisecond)
+	outlasted()
+	require.Eventually(t, func() bool { return seen.of(e.ID) > r.consumer.MaxAttempts }, patience, 5*time.Millisecond)
+	back.Store(true)
 	r.settled(t)
 	require.Empty(t, r.dead(t, 0))
 }
@@ -281,6 +347,7 @@ func TestAnOutageUsesUpNoAttempts(t *testing.T) {
 func TestASlowEventDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	outlasted := r.outlast(t)
 	slow := r.publish(t)
 	fast := []events.Event{r.publish(t), r.publish(t), r.publish(t), r.publish(t)}
 	release := make(chan struct{})
@@ -293,8 +360,9 @@ func TestASlowEventDelaysNoOther(t *testing.T) {
 		return nil
 	}})
 	for _, e := range fast {
-		require.Eventually(t, func() bool { return seen.of(e.ID) == 1 }, 10*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return seen.of(e.ID) == 1 }, patience, 5*time.Millisecond)
 	}
+	outlasted()
 	require.Zero(t, seen.of(slow.ID))
 	close(release)
 	r.settled(t)
@@ -375,7 +443,7 @@ func TestABatchIsBoundedInBytes(t *testing.T) {
 	}
 	var largest atomic.Int64
 	var mu sync.Mutex
-	handled := map[string]bool{} // on a slow machine, what is prefetched waits for so long that it comes again
+	handled := map[string]bool{}
 	r.start(t, worker.Config{
 		BatchSize: 1000, BatchBytes: most, BatchWait: time.Second,
 		HandleBatch: func(_ context.Context, batch []*worker.Delivery) error {
@@ -409,12 +477,15 @@ func TestADeadLetterThatFailsAgainIsKept(t *testing.T) {
 	dead, err := r.js.Stream(t.Context(), bus.Dead)
 	require.NoError(t, err)
 	require.NoError(t, dead.DeleteMsg(t.Context(), 1))
+	copies, err := r.js.Conn().SubscribeSync("dead.>")
+	require.NoError(t, err)
 	_, err = r.stream.ResetConsumerToSequence(t.Context(), r.consumer.Name, 1)
 	require.NoError(t, err)
 	r.start(t, fail)
+	r.forget(t, copies, "dead.probe."+e.NATSSubject())
 	require.Eventually(t, func() bool {
 		msg, err := dead.GetMsg(t.Context(), 2)
 		return err == nil && msg.Header.Get("Nats-Msg-Id") == "probe:"+e.ID
-	}, 30*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	r.settled(t)
 }
