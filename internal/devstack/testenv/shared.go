@@ -82,9 +82,11 @@ func (p *packageTB) Failed() bool {
 	return p.failed
 }
 
-func (p *packageTB) Log(args ...any)                 { p.print(fmt.Sprintln(args...), false) }
-func (p *packageTB) Logf(format string, args ...any) { p.print(fmt.Sprintf(format+"\n", args...), false) }
-func (p *packageTB) Error(args ...any)               { p.print(fmt.Sprintln(args...), true) }
+func (p *packageTB) Log(args ...any) { p.print(fmt.Sprintln(args...), false) }
+func (p *packageTB) Logf(format string, args ...any) {
+	p.print(fmt.Sprintf(format+"\n", args...), false)
+}
+func (p *packageTB) Error(args ...any) { p.print(fmt.Sprintln(args...), true) }
 
 func (p *packageTB) Errorf(format string, args ...any) {
 	p.print(fmt.Sprintf(format+"\n", args...), true)
