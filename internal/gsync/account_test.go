@@ -27,7 +27,7 @@ func requireFault(t *testing.T, err error, kind fault.Kind, code string) {
 
 func TestConnectAndDisconnect(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.user(alice)
 	ctx := t.Context()
 
@@ -49,7 +49,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	require.NoError(t, w.Connect(ctx, testMeta, p.id, grant))
 	require.Equal(t, 1, w.count(p.id, "google.connected"))
 	var access, refresh []byte
-	require.NoError(t, w.db.Pool.QueryRow(ctx, `SELECT access_token, refresh_token FROM google_accounts`).Scan(&access, &refresh))
+	require.NoError(t, w.db.Pool.QueryRow(ctx, `SELECT access_token, refresh_token FROM google_accounts WHERE user_id = $1`, p.id).Scan(&access, &refresh))
 	require.False(t, bytes.Contains(access, []byte(grant.token.AccessToken)))
 	require.False(t, bytes.Contains(refresh, []byte(grant.token.RefreshToken)))
 	_, err = w.open(p.id, kindAccess, refresh)
@@ -78,7 +78,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 	require.NoError(t, w.Disconnect(ctx, testMeta, p.id), "it may be asked for again")
 	require.Equal(t, 1, w.count(p.id, "google.disconnected"))
 	require.Equal(t, StatusCancelled, p.ended(job.ID).Status)
-	require.NoError(t, w.db.Pool.QueryRow(ctx, `SELECT access_token, refresh_token FROM google_accounts`).Scan(&access, &refresh))
+	require.NoError(t, w.db.Pool.QueryRow(ctx, `SELECT access_token, refresh_token FROM google_accounts WHERE user_id = $1`, p.id).Scan(&access, &refresh))
 	require.Nil(t, access)
 	require.Nil(t, refresh)
 	_, err = w.refresh(ctx, grant.token.RefreshToken)
@@ -94,7 +94,7 @@ func TestConnectAndDisconnect(t *testing.T) {
 
 func TestDisconnectWithoutGoogle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	w.fault(http.MethodPost, "/revoke", 1, 0, object{"status": 503})
 	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
@@ -105,11 +105,11 @@ func TestDisconnectWithoutGoogle(t *testing.T) {
 
 func TestExactlyOneRefresh(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	w.control(http.MethodPut, "/_emulator/settings", object{"rotateRefreshTokens": true}, nil)
 	p := w.connected(alice)
 	for round := 1; round <= 3; round++ {
-		w.exec(`UPDATE google_accounts SET access_expires_at = now()`)
+		w.exec(`UPDATE google_accounts SET access_expires_at = now() WHERE user_id = $1`, p.id)
 		var group errgroup.Group
 		tokens := make([]string, 12)
 		for i := range tokens {
@@ -129,7 +129,7 @@ func TestExactlyOneRefresh(t *testing.T) {
 
 func TestRevokedAtGoogle(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "stays one"})
 	p.synced("", "")
@@ -155,7 +155,7 @@ func TestRevokedAtGoogle(t *testing.T) {
 
 func TestTokenRefusedEarly(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	w.fault(http.MethodGet, "/tasks/*", 2, 1, object{"status": 401, "reason": "authError"})
 	p.synced("", "")
@@ -171,16 +171,16 @@ func TestTokenRefusedEarly(t *testing.T) {
 
 func TestTokenEndpointInTrouble(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
-	w.exec(`UPDATE google_accounts SET access_expires_at = now()`)
+	w.exec(`UPDATE google_accounts SET access_expires_at = now() WHERE user_id = $1`, p.id)
 	w.fault(http.MethodPost, "/token", 1, 3, object{"status": 503})
 	p.synced("", "")
 }
 
 func TestUntickedScopes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	w.control(http.MethodPut, "/_emulator/settings", object{"grantedScopes": object{alice: []string{scopeTasks}}}, nil)
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "one"})
@@ -206,7 +206,7 @@ func TestUntickedScopes(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, other := w.connected(alice), w.user(bob)
 	ctx := t.Context()
 	st, err := w.Settings(ctx, p.id)
@@ -254,7 +254,7 @@ func TestSettings(t *testing.T) {
 
 func TestCalendarNoLongerChosen(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.event("here", "2026-03-02T09:00:00Z", nil)
 	p.synced("", "")
@@ -284,7 +284,7 @@ func TestCalendarNoLongerChosen(t *testing.T) {
 
 func TestSwitchToAnotherAccount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	h := w.listen()
 	p := w.connected(alice)
 	require.NoError(t, w.google.AddUser(bob, "Another"))

@@ -50,7 +50,7 @@ func (p *person) titles(from, to time.Time) []string {
 
 func TestCalendarDeltas(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	single := p.event("single", "2026-03-03T09:00:00Z", nil)
 	weekly := object{"recurrence": []string{"RRULE:FREQ=WEEKLY;COUNT=8", "EXDATE;TZID=Europe/Berlin:20260316T100000"}}
@@ -98,7 +98,7 @@ func at(s string) *calendar.EventDateTime {
 
 func TestManyPages(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march
 	for range 2*testPage + 1 {
@@ -119,7 +119,7 @@ func TestManyPages(t *testing.T) {
 
 func TestRefusedCalendarLeavesTheRest(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.event("primary", "2026-03-02T09:00:00Z", nil)
 	p.create(task.Draft{Title: "one"})
@@ -134,7 +134,7 @@ func TestRefusedCalendarLeavesTheRest(t *testing.T) {
 
 func TestBrokenEvents(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	moment := func(s string) object { return object{"dateTime": s, "timeZone": "Europe/Berlin"} }
 	p.event("ends before it starts", "2026-03-02T09:00:00Z", object{"end": moment("2026-03-02T08:00:00Z")})
@@ -158,7 +158,7 @@ func TestBrokenEvents(t *testing.T) {
 
 func TestEventsWindow(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	for _, window := range [][2]time.Time{{may, march}, {march, march}, {march, march.AddDate(0, 0, 401)}} {
 		_, err := w.Events(t.Context(), p.id, window[0], window[1])
@@ -171,7 +171,7 @@ func TestEventsWindow(t *testing.T) {
 
 func TestTimedTasksBecomeEvents(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start, end := march.Add(33*time.Hour), march.Add(35*time.Hour)
 	timed := p.create(task.Draft{Title: "timed", StartAt: &start, EndAt: &end, TimeZone: "Asia/Tokyo"})
@@ -231,7 +231,7 @@ func TestTimedTasksBecomeEvents(t *testing.T) {
 
 func TestEventInsertWithoutAnswer(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	p.create(task.Draft{Title: "timed", StartAt: &start})
@@ -245,7 +245,7 @@ func TestEventInsertWithoutAnswer(t *testing.T) {
 
 func TestForeignEventIsNeverAdopted(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	timed := p.create(task.Draft{Title: "timed", StartAt: &start})

@@ -68,7 +68,7 @@ func TestValidateOAuth(t *testing.T) {
 
 func TestGoogleAwayWhileSomebodyWaits(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	w.fault(http.MethodGet, "/*", 1, 0, object{"drop": "before"})
 	for _, ask := range []func() error{

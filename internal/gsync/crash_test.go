@@ -28,13 +28,13 @@ func TestCrashAtEveryRequest(t *testing.T) {
 	for _, moment := range []string{"before", "after"} {
 		t.Run(moment, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := shared(t)
 			crashed := true
 			for n := 1; crashed; n++ {
 				p := w.connected(fmt.Sprintf("user%d@example.com", n))
 				p.work()
 				p.request("")
-				claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+				claimed, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 				require.NoError(t, err)
 
 				ctx, die := context.WithCancel(t.Context())
@@ -104,7 +104,7 @@ func TestCrashAtEveryStatement(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		t.Run(map[bool]string{false: "before", true: "after"}[after], func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := shared(t)
 			config := w.ob.Pool().Config()
 			watched := &statements{QueryTracer: config.ConnConfig.Tracer}
 			config.ConnConfig.Tracer = watched
@@ -122,7 +122,7 @@ func TestCrashAtEveryStatement(t *testing.T) {
 				p := w.connected(fmt.Sprintf("user%d@example.com", n))
 				p.work()
 				p.request("")
-				claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+				claimed, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 				require.NoError(t, err)
 				ctx, die := context.WithCancel(t.Context())
 				seen := 0
@@ -149,7 +149,7 @@ func (p *person) takenOver(c claimed, died error) {
 	if !job.Ended() { // or the answer to the last commit was all that it missed
 		require.Error(p.t, died)
 		p.eventually("somebody takes over", func() bool {
-			next, err := p.claim(p.t.Context(), 1, time.Minute, "")
+			next, err := p.claim(p.t.Context(), 1, time.Minute, p.id)
 			require.NoError(p.t, err)
 			if len(next) == 1 {
 				c = next[0]
@@ -212,7 +212,7 @@ func TestCalendarInterleavings(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			p := newWorld(t).connected(alice)
+			p := shared(t).connected(alice)
 			r := rand.New(rand.NewPCG(seed, 8))
 			for range 50 {
 				p.calendarStep(r)

@@ -16,7 +16,7 @@ import (
 // Series of every kind, over random windows: what FDC expands is what Google expands.
 func TestExpansionEqualsGoogles(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	r := rand.New(rand.NewPCG(5, 6))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }

@@ -14,7 +14,7 @@ import (
 
 func TestRequestsCoalesce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	ctx := t.Context()
 	first, coalesced, err := w.Request(ctx, testMeta, p.id, Ask{Type: events.SyncTasks})
@@ -39,14 +39,14 @@ func TestRequestsCoalesce(t *testing.T) {
 	}
 	require.Equal(t, 3, w.count(p.id, "sync.requested"), "the first and each that made it cover more")
 
-	claimed, err := w.claim(ctx, 1, time.Minute, "")
+	claimed, err := w.claim(ctx, 1, time.Minute, p.id)
 	require.NoError(t, err)
 	require.Len(t, claimed, 1)
 	second, coalesced, err := w.Request(ctx, testMeta, p.id, Ask{})
 	require.NoError(t, err)
 	require.False(t, coalesced, "what runs may have passed the change already")
 	require.NotEqual(t, first.ID, second.ID)
-	none, err := w.claim(ctx, 1, time.Minute, "")
+	none, err := w.claim(ctx, 1, time.Minute, p.id)
 	require.NoError(t, err)
 	require.Empty(t, none, "one at a time")
 
@@ -64,7 +64,7 @@ func TestRequestsCoalesce(t *testing.T) {
 
 func TestConcurrentRequestsMakeOneJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	var group errgroup.Group
 	fresh := make([]bool, 24)
@@ -88,7 +88,7 @@ func TestConcurrentRequestsMakeOneJob(t *testing.T) {
 
 func TestCancelPending(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	job, _, err := w.Request(t.Context(), testMeta, p.id, Ask{})
 	require.NoError(t, err)
@@ -150,7 +150,7 @@ func TestWhoWaitedLongestComesFirst(t *testing.T) {
 // The versions of a job count its facts: the outbox has one for each, in order.
 func TestJobFacts(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	job := p.sync("", "")
 	rows, err := w.db.Pool.Query(t.Context(), `SELECT body FROM outbox WHERE aggregate = $1 ORDER BY id`, "sync_job/"+job.ID)

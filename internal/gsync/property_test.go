@@ -116,7 +116,7 @@ type editor struct {
 
 func newEditor(t *testing.T, seed uint64) *editor {
 	t.Helper()
-	w := newWorld(t)
+	w := shared(t)
 	config := w.ob.Pool().Config()
 	e := &editor{person: w.connected(alice), r: rand.New(rand.NewPCG(seed, 11)), watched: &statements{QueryTracer: config.ConnConfig.Tracer}}
 	config.ConnConfig.Tracer = e.watched
@@ -338,7 +338,7 @@ func (e *editor) trouble() {
 func (e *editor) die() {
 	e.t.Helper()
 	e.request([]string{events.SyncTasks, events.SyncFull}[e.r.IntN(2)])
-	claimed, err := e.claim(e.t.Context(), 1, time.Millisecond, "")
+	claimed, err := e.claim(e.t.Context(), 1, time.Millisecond, e.id)
 	require.NoError(e.t, err)
 	ctx, die := context.WithCancel(e.t.Context())
 	defer die()
@@ -377,7 +377,7 @@ func (e *editor) die() {
 		}
 		e.doubt = false
 		e.eventually("somebody takes over", func() bool {
-			claimed, err = e.claim(e.t.Context(), 1, time.Minute, "")
+			claimed, err = e.claim(e.t.Context(), 1, time.Minute, e.id)
 			require.NoError(e.t, err)
 			return len(claimed) == 1
 		})

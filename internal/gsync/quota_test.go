@@ -82,7 +82,7 @@ func TestQuotasAreShared(t *testing.T) {
 // A call waits for a turn that comes soon, and no longer than its job lives.
 func TestACallWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	var clock atomic.Int64
 	clock.Store(time.Date(2026, 3, 1, 12, 0, 59, 0, time.UTC).Unix())

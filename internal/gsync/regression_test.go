@@ -22,7 +22,7 @@ import (
 // twentyhq/twenty#24096: a sync token that was no longer taken counted as "nothing changed", and what had been deleted stayed.
 func TestB01AnInvalidSyncTokenIsNoEmptySuccess(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	ghost := p.event("ghost", "2026-03-02T09:00:00Z", nil)
 	p.synced("", "")
@@ -38,7 +38,7 @@ func TestB01AnInvalidSyncTokenIsNoEmptySuccess(t *testing.T) {
 // ridafkih/keeper.sh#199: the state was wiped before the new one was there.
 func TestB02AResyncThatFailsLosesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	for i := range 2*testPage + 1 {
 		p.event("kept", march.Add(time.Duration(i)*time.Minute).Format(time.RFC3339), nil)
@@ -60,11 +60,11 @@ func TestB02AResyncThatFailsLosesNothing(t *testing.T) {
 // webhookdb/webhookdb#576: a resync went on with the old token, and so brought nothing back.
 func TestB03AResyncSendsNoToken(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.event("lost here", "2026-03-02T09:00:00Z", nil)
 	p.synced("", "")
-	w.exec(`DELETE FROM calendar_events`)
+	w.exec(`DELETE FROM calendar_events WHERE user_id = $1`, p.id)
 	require.Zero(t, p.synced("", "").Calendar.Created, "a delta can't know")
 	before := len(w.requests())
 	require.EqualValues(t, 1, p.synced("", events.SyncResync).Calendar.Created)
@@ -77,7 +77,7 @@ func TestB03AResyncSendsNoToken(t *testing.T) {
 // callumalpass/tasknotes#1997, ulsklyc/yuvomi#593: exported events were imported again, and those of one's own series too.
 func TestB04OwnEventsAreNotImported(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	own := p.create(task.Draft{Title: "own", StartAt: &start})
@@ -96,13 +96,13 @@ func TestB04OwnEventsAreNotImported(t *testing.T) {
 // DouglasdeMoura/chroncal#68: an etag that was out of date was sent again and again.
 func TestB05AStaleETagIsReadAnew(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	timed := p.create(task.Draft{Title: "timed", StartAt: &start})
 	p.synced("", "")
 	id := p.one("timed").Google.EventID
-	w.exec(`UPDATE google_task_links SET event_etag = '"of last year"'`)
+	w.exec(`UPDATE google_task_links SET event_etag = '"of last year"' WHERE user_id = $1`, p.id)
 	p.patch(timed.ID, `{"title":"renamed"}`)
 	before := len(w.writes())
 	p.synced("", "")
@@ -122,7 +122,7 @@ func TestB05AStaleETagIsReadAnew(t *testing.T) {
 // tasks/tasks#2387, #143: the first sync doubled tasks, and deleted those that had never been pushed.
 func TestB06TheFirstSyncNeitherDoublesNorDeletes(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	same := task.Draft{Title: "on both sides", Notes: "the same", DueDate: "2026-03-09"}
 	p.create(same)
@@ -144,7 +144,7 @@ func TestB06TheFirstSyncNeitherDoublesNorDeletes(t *testing.T) {
 // home-assistant/core#110165, bergercookie/syncall#131, tasks/tasks#1126: due dates moved by a day, ends came before starts.
 func TestB07DatesStayWhatTheyAre(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	for _, due := range []string{"2026-03-01", "2026-03-29", "2026-10-25", "2026-12-31", "2028-02-29"} {
 		p.create(task.Draft{Title: "due " + due, DueDate: due, TimeZone: "Pacific/Kiritimati"})
@@ -171,7 +171,7 @@ func TestB07DatesStayWhatTheyAre(t *testing.T) {
 // tasks/tasks#798: where to go on was stored although the sync had failed, and the list stood still from then on.
 func TestB08AFailedSyncDoesNotMoveOn(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.synced("", "")
 	for i := range 150 {
@@ -182,7 +182,7 @@ func TestB08AFailedSyncDoesNotMoveOn(t *testing.T) {
 		t.Helper()
 		var all string
 		require.NoError(t, w.db.Pool.QueryRow(t.Context(),
-			`SELECT string_agg(resource || sync_token || coalesce(updated_min::text, ''), ' ' ORDER BY resource) FROM sync_state`).Scan(&all))
+			`SELECT string_agg(resource || sync_token || coalesce(updated_min::text, ''), ' ' ORDER BY resource) FROM sync_state WHERE user_id = $1`, p.id).Scan(&all))
 		return all
 	}
 	before := cursorOf()
@@ -198,7 +198,7 @@ func TestB08AFailedSyncDoesNotMoveOn(t *testing.T) {
 // MarcelRobitaille/nextcloud_google_synchronization#38, nextcloud/integration_google#256: a fixed offset in the place of a zone.
 func TestB11ZonesAreKept(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.event("weekly", "2026-03-22T09:00:00+01:00", object{"recurrence": []string{"RRULE:FREQ=WEEKLY;COUNT=2"}})
 	start := march.Add(33 * time.Hour)
@@ -217,7 +217,7 @@ func TestB11ZonesAreKept(t *testing.T) {
 // nobody stopped, and states waited for that only Drive sends.
 func TestB12OneChannelPerCalendar(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	h := w.listen()
 	p := w.connected(alice)
 	for range 5 {
@@ -228,7 +228,7 @@ func TestB12OneChannelPerCalendar(t *testing.T) {
 	require.Len(t, p.channels(), 1)
 	p.event("a change", "2026-03-02T09:00:00Z", nil)
 	h.hears("exists", 1)
-	require.Equal(t, 1, w.pending(events.TriggerWebhook))
+	require.Equal(t, 1, p.queued(events.TriggerWebhook))
 	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
 	require.Len(t, w.asked("/stop"), 1)
 }
@@ -237,15 +237,15 @@ func TestB12OneChannelPerCalendar(t *testing.T) {
 // too late, a rotated one thrown away.
 func TestB13RefusedAndRotatedTokens(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	w.control(http.MethodPut, "/_emulator/settings", object{"rotateRefreshTokens": true}, nil)
 	p := w.connected(alice)
 	for range 3 {
-		w.exec(`UPDATE google_accounts SET access_expires_at = now()`)
+		w.exec(`UPDATE google_accounts SET access_expires_at = now() WHERE user_id = $1`, p.id)
 		p.synced("", "")
 	}
 	w.control(http.MethodPost, "/_emulator/revoke", object{"email": alice}, nil)
-	w.exec(`UPDATE google_accounts SET access_expires_at = now()`)
+	w.exec(`UPDATE google_accounts SET access_expires_at = now() WHERE user_id = $1`, p.id)
 	job := p.sync("", "")
 	require.Equal(t, StatusFailed, job.Status)
 	require.Equal(t, codeReauth, job.Error.Code)
@@ -264,7 +264,7 @@ func TestB13RefusedAndRotatedTokens(t *testing.T) {
 // 2witstudios/PageSpace#488: what had been found again was never pushed again.
 func TestB15AnAdoptedEventIsPushedAgain(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	start := march.Add(33 * time.Hour)
 	timed := p.create(task.Draft{Title: "timed", StartAt: &start})
@@ -291,7 +291,7 @@ func TestB15AnAdoptedEventIsPushedAgain(t *testing.T) {
 // from a second after the last one, and could miss what came in between.
 func TestBReadsAreWhole(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	for i := range 101 {
 		_, err := p.googleTasks().Tasks.Insert(defaultList, &tasks.Task{Title: fmt.Sprintf("number %d", i)}).Do()
@@ -308,7 +308,7 @@ func TestBReadsAreWhole(t *testing.T) {
 	require.Equal(t, []string{"moves far away"}, p.titles(march.AddDate(5, 0, 0), may.AddDate(5, 0, 0)))
 
 	var latest time.Time
-	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT max(google_updated) FROM google_task_links`).Scan(&latest))
+	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT max(google_updated) FROM google_task_links WHERE user_id = $1`, p.id).Scan(&latest))
 	p.synced(events.SyncTasks, "")
 	requests := w.asked("/tasks")
 	since, err := time.Parse(time.RFC3339Nano, requests[len(requests)-1].Query.Get("updatedMin"))
@@ -319,11 +319,11 @@ func TestBReadsAreWhole(t *testing.T) {
 // tasks.org: a task that Google no longer knows is made anew when it has changed here since.
 func TestBATaskThatGoogleForgotIsMadeAnew(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	made := p.create(task.Draft{Title: "known"})
 	p.synced(events.SyncTasks, "")
-	w.exec(`UPDATE google_task_links SET google_task_id = 'forgotten'`)
+	w.exec(`UPDATE google_task_links SET google_task_id = 'forgotten' WHERE user_id = $1`, p.id)
 	require.NoError(t, p.googleTasks().Tasks.Delete(defaultList, p.oneThere("known").Id).Do())
 	p.patch(made.ID, `{"title":"changed"}`)
 	p.synced(events.SyncTasks, "")
@@ -338,7 +338,7 @@ func TestClientSideOfConformance(t *testing.T) {
 	t.Parallel()
 	t.Run("45 a pause that Google asks for is kept", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t)
+		w := shared(t)
 		p := w.connected(alice)
 		w.fault(http.MethodGet, "/tasks/v1/*", 1, 1, object{"status": 429, "reason": "rateLimitExceeded", "retryAfter": 1})
 		var stamps []time.Time
@@ -352,7 +352,7 @@ func TestClientSideOfConformance(t *testing.T) {
 	})
 	t.Run("45 forbidden is not asked again", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t)
+		w := shared(t)
 		p := w.connected(alice)
 		w.fault(http.MethodGet, "/calendar/v3/calendars/*", 1, 0, object{"status": 403, "reason": "forbidden"})
 		require.Len(t, p.synced(events.SyncCalendar, "").Warnings, 1)
@@ -360,7 +360,7 @@ func TestClientSideOfConformance(t *testing.T) {
 	})
 	t.Run("46 answers that are none leave the token where it was", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t)
+		w := shared(t)
 		p := w.connected(alice)
 		p.event("before", "2026-03-02T09:00:00Z", nil)
 		p.synced("", "")
@@ -374,7 +374,7 @@ func TestClientSideOfConformance(t *testing.T) {
 	})
 	t.Run("50 the server's clock decides", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t)
+		w := shared(t)
 		p := w.connected(alice)
 		made := p.create(task.Draft{Title: "one"})
 		p.synced(events.SyncTasks, "")

@@ -123,11 +123,11 @@ func TestTakeoverOfADeadProcess(t *testing.T) {
 
 func TestARunEndsBeforeItsLease(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	w.holding("/lists/", 1)
 	job := p.request("")
-	taken, err := w.claim(t.Context(), 1, time.Second, "")
+	taken, err := w.claim(t.Context(), 1, time.Second, p.id)
 	require.NoError(t, err)
 	w.runClaimed(t.Context(), taken[0], RunnerConfig{Lease: time.Second, Heartbeat: time.Hour})
 	require.EqualValues(t, 1, testutil.ToFloat64(w.metrics.jobs.WithLabelValues("lost")))
@@ -138,22 +138,22 @@ func TestARunEndsBeforeItsLease(t *testing.T) {
 
 func TestALostLeaseWritesNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	job := p.request("")
-	old, err := w.claim(t.Context(), 1, time.Millisecond, "")
+	old, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 	require.NoError(t, err)
 	run, err := w.begin(t.Context(), old[0])
 	require.NoError(t, err)
 	var heir []claimed
 	w.eventually("the job is taken over", func() bool {
-		heir, err = w.claim(t.Context(), 1, time.Minute, "")
+		heir, err = w.claim(t.Context(), 1, time.Minute, p.id)
 		require.NoError(t, err)
 		return len(heir) == 1
 	})
 	require.Equal(t, job.ID, heir[0].ID)
 	touch := func(ctx context.Context, tx pgx.Tx, _ *Result) error {
-		_, err := tx.Exec(ctx, `UPDATE google_accounts SET email = 'touched'`)
+		_, err := tx.Exec(ctx, `UPDATE google_accounts SET email = 'touched' WHERE user_id = $1`, p.id)
 		return err
 	}
 	require.ErrorIs(t, run.tx(t.Context(), touch), errLeaseLost)
@@ -363,7 +363,7 @@ func TestProgressIsTold(t *testing.T) {
 	t.Parallel()
 	server := natstest.New(t)
 	nc := natstest.Connect(t, server, "syncer")
-	w := newWorldWith(t, nc)
+	w := worldOn(t, stores.Get(t), nc)
 	p := w.connected(alice)
 	start := march
 	for range testPage + 1 {
@@ -391,7 +391,7 @@ func TestProgressIsTold(t *testing.T) {
 		}
 	}
 	p.request("")
-	claimed, err := w.claim(t.Context(), 1, time.Minute, "")
+	claimed, err := w.claim(t.Context(), 1, time.Minute, p.id)
 	require.NoError(t, err)
 	run, err := w.begin(t.Context(), claimed[0])
 	require.NoError(t, err)
@@ -434,10 +434,10 @@ func TestRunNowWaitsForWhoeverHasIt(t *testing.T) {
 // Who runs a sync at once does not wait for somebody else to look after a job that was left behind.
 func TestRunNowGoesOnWithWhatWasLeft(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	left := p.request("")
-	_, err := w.claim(t.Context(), 1, time.Millisecond, "")
+	_, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 	require.NoError(t, err)
 	p.create(task.Draft{Title: "later"})
 	p.synced("", "")

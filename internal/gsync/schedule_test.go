@@ -44,6 +44,14 @@ func (w *world) pending(trigger string) (n int) {
 	return n
 }
 
+// queued counts the user's pending jobs of a trigger.
+func (p *person) queued(trigger string) (n int) {
+	p.t.Helper()
+	require.NoError(p.t, p.db.Pool.QueryRow(p.t.Context(),
+		`SELECT count(*) FROM sync_jobs WHERE user_id = $1 AND status = 'pending' AND trigger = $2`, p.id, trigger).Scan(&n))
+	return n
+}
+
 func TestTheFirstSyncComesByItself(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -102,7 +110,7 @@ func TestScheduleFollowsAccountAndSettings(t *testing.T) {
 
 func TestAFailedSyncIsTriedAgainAnIntervalLater(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	w.fault("GET", "/calendar/v3/*", 1, 0, object{"status": 400, "reason": "invalid"})
 	w.fault("GET", "/tasks/v1/*", 1, 0, object{"status": 400, "reason": "invalid"})

@@ -30,7 +30,7 @@ func TestInsertWithoutAnswerMakesOneTask(t *testing.T) {
 	for _, fault := range []object{{"drop": "after"}, {"drop": "before"}, {"truncate": true}, {"status": 503}} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := shared(t)
 			p := w.connected(alice)
 			p.insertThere(&tasks.Task{Title: "twice at Google", Notes: "n"}) // the same, but not ours
 			p.create(task.Draft{Title: "before", Notes: "n", DueDate: "2026-02-28"})
@@ -53,7 +53,7 @@ func TestInsertWithoutAnswerMakesOneTask(t *testing.T) {
 // A process that dies between Google's answer and its commit leaves an intent; the next pull finds what became of it.
 func TestInsertForgottenByACrash(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.synced("", "")
 	made := p.create(task.Draft{Title: "forgotten"})
@@ -73,7 +73,7 @@ func TestInsertForgottenByACrash(t *testing.T) {
 
 func TestWhatGoogleListsIsTakenInWhole(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	parent := p.insertThere(&tasks.Task{Title: "parent"})
 	_, err := p.googleTasks().Tasks.Insert(defaultList, &tasks.Task{Title: "child"}).Parent(parent.Id).Do()
@@ -107,7 +107,7 @@ func TestWhatGoogleListsIsTakenInWhole(t *testing.T) {
 
 func TestTasksThatBothSidesHadBefore(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "same", Notes: "n"})
 	p.create(task.Draft{Title: "not the same", Notes: "ours"})
@@ -120,7 +120,7 @@ func TestTasksThatBothSidesHadBefore(t *testing.T) {
 
 func TestAnotherListAndBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "one"})
 	p.synced("", "")
@@ -142,7 +142,7 @@ func TestAnotherListAndBack(t *testing.T) {
 
 func TestATaskMovedToAnotherListIsGone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	other, err := w.google.AddTaskList(alice, "Other")
 	require.NoError(t, err)
@@ -172,7 +172,7 @@ func TestATaskMovedToAnotherListIsGone(t *testing.T) {
 
 func TestOneRefusedTask(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	for i := range 3 {
 		p.create(task.Draft{Title: fmt.Sprintf("number %d", i)})
@@ -189,11 +189,11 @@ func TestOneRefusedTask(t *testing.T) {
 
 func TestListThatIsGone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	p.create(task.Draft{Title: "one"})
 	p.synced("", "")
-	w.exec(`UPDATE google_accounts SET default_task_list = 'gone'`)
+	w.exec(`UPDATE google_accounts SET default_task_list = 'gone' WHERE user_id = $1`, p.id)
 	result := p.synced("", "")
 	require.Len(t, result.Warnings, 1)
 	p.one("one")
@@ -201,7 +201,7 @@ func TestListThatIsGone(t *testing.T) {
 
 func TestTwoUsersOfOneWorkspace(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, q := w.connected(alice), w.connected(bob)
 	w.exec(`INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, 'MEMBER')`, p.workspaceID, q.id)
 	st, err := w.Settings(t.Context(), q.id)
@@ -243,7 +243,7 @@ func TestInterleavings(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			p := newWorld(t).connected(alice)
+			p := shared(t).connected(alice)
 			r := rand.New(rand.NewPCG(seed, 7))
 			for range 60 {
 				p.step(r)
@@ -313,7 +313,7 @@ func (p *person) step(r *rand.Rand) {
 // What Google Tasks doesn't hold of a task is worth as much as the rest: who has edited it after it was deleted there keeps it.
 func TestDeletedThereButTimedHereSince(t *testing.T) {
 	t.Parallel()
-	p := newWorld(t).connected(alice)
+	p := shared(t).connected(alice)
 	timed := p.create(task.Draft{Title: "timed since"})
 	p.create(task.Draft{Title: "untouched"})
 	p.synced("", "")
@@ -336,7 +336,7 @@ func TestChangeWithoutAnswer(t *testing.T) {
 	for _, how := range []string{"arrived", "arrived, then edited there", "did not arrive"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := shared(t)
 			p := w.connected(alice)
 			made := p.create(task.Draft{Title: "one", Notes: "old", DueDate: "2026-03-01"})
 			p.synced("", "")
@@ -350,7 +350,7 @@ func TestChangeWithoutAnswer(t *testing.T) {
 				}
 			})
 			p.request(events.SyncTasks)
-			claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+			claimed, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 			require.NoError(t, err)
 			require.ErrorIs(t, w.attempt(ctx, claimed[0]), context.Canceled)
 			w.around(nil, nil)
@@ -363,7 +363,7 @@ func TestChangeWithoutAnswer(t *testing.T) {
 				want.Notes = "there, last"
 			}
 			w.eventually("somebody takes over", func() bool {
-				claimed, err = w.claim(t.Context(), 1, time.Minute, "")
+				claimed, err = w.claim(t.Context(), 1, time.Minute, p.id)
 				require.NoError(t, err)
 				return len(claimed) == 1
 			})
@@ -385,7 +385,7 @@ func dropOf(arrived bool) string {
 // Who edits a task at Google between a change whose answer was lost and its repetition came later.
 func TestAnEditBetweenAChangeAndItsRepetition(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	made := p.create(task.Draft{Title: "one", Notes: "old"})
 	p.synced("", "")
@@ -409,7 +409,7 @@ func TestAnEditBetweenAChangeAndItsRepetition(t *testing.T) {
 // A long list passes page by page: what is in memory doesn't grow with it.
 func TestALongList(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p := w.connected(alice)
 	const many = 2_000
 	for i := range many {
@@ -430,7 +430,7 @@ func TestALongList(t *testing.T) {
 // Where a task stands at Google, and under which one, is nothing that FDC shows, and nothing that it changes.
 func TestPlacesAtGoogleAreKept(t *testing.T) {
 	t.Parallel()
-	p := newWorld(t).connected(alice)
+	p := shared(t).connected(alice)
 	google := p.googleTasks()
 	parent := p.insertThere(&tasks.Task{Title: "parent"})
 	first, err := google.Tasks.Insert(defaultList, &tasks.Task{Title: "first"}).Parent(parent.Id).Do()
@@ -462,12 +462,12 @@ func TestInsertWithoutAnswerAndThenAnEdit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t)
+			w := shared(t)
 			p := w.connected(alice)
 			p.insertThere(&tasks.Task{Title: "another", Notes: "m"})
 			p.create(task.Draft{Title: "one", Notes: "n"})
 			p.request("")
-			claimed, err := w.claim(t.Context(), 1, time.Millisecond, "")
+			claimed, err := w.claim(t.Context(), 1, time.Millisecond, p.id)
 			require.NoError(t, err)
 			ctx, die := context.WithCancel(t.Context())
 			w.around(nil, func(r *http.Request) {

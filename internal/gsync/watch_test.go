@@ -113,7 +113,7 @@ func TestAChangeAtGoogleComesByItself(t *testing.T) {
 
 func TestForgedNotificationsDoNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	h := w.listen()
 	p, other := w.connected(alice), w.connected(bob)
 	p.synced("", "")
@@ -143,14 +143,14 @@ func TestForgedNotificationsDoNothing(t *testing.T) {
 		n.number = number
 		require.Equal(t, fault.Malformed, fault.KindOf(w.Notified(t.Context(), n, "")), number)
 	}
-	require.Zero(t, w.pending(events.TriggerWebhook))
+	require.Zero(t, p.queued(events.TriggerWebhook))
 	require.NoError(t, w.Notified(t.Context(), genuine, ""))
-	require.Equal(t, 1, w.pending(events.TriggerWebhook))
+	require.Equal(t, 1, p.queued(events.TriggerWebhook))
 }
 
 func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, _ := w.watching()
 	ch := p.channels()[0]
 	n := Notification{ChannelID: ch.ID, token: w.channelToken(ch.ID, p.id), resourceID: ch.ResourceID, state: "exists"}
@@ -165,32 +165,32 @@ func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	require.Equal(t, 1, w.pending(events.TriggerWebhook))
-	claimed, err := w.claim(t.Context(), 8, time.Minute, "")
+	require.Equal(t, 1, p.queued(events.TriggerWebhook))
+	claimed, err := w.claim(t.Context(), 8, time.Minute, p.id)
 	require.NoError(t, err)
 	require.Empty(t, claimed, "it waits for the storm to be over")
 
 	asked, coalesced, err := w.Request(t.Context(), testMeta, p.id, Ask{Type: events.SyncCalendar})
 	require.NoError(t, err)
 	require.True(t, coalesced)
-	claimed, err = w.claim(t.Context(), 8, time.Minute, "")
+	claimed, err = w.claim(t.Context(), 8, time.Minute, p.id)
 	require.NoError(t, err)
 	require.Equal(t, asked.ID, claimed[0].ID, "who asks does not wait")
 
 	n.number = "2"
 	require.NoError(t, w.Notified(t.Context(), n, ""))
-	require.Zero(t, w.pending(events.TriggerWebhook), "an old one is no news")
+	require.Zero(t, p.queued(events.TriggerWebhook), "an old one is no news")
 	n.number = "1000"
 	require.NoError(t, w.Notified(t.Context(), n, ""))
-	require.Equal(t, 1, w.pending(events.TriggerWebhook), "a change while a job runs is not lost")
+	require.Equal(t, 1, p.queued(events.TriggerWebhook), "a change while a job runs is not lost")
 }
 
 func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, _ := w.watching()
 	old := p.channels()[0]
-	p.exec(`UPDATE google_channels SET expires_at = now() + interval '36 hours'`)
+	p.exec(`UPDATE google_channels SET expires_at = now() + interval '36 hours' WHERE user_id = $1`, p.id)
 	p.synced("", "")
 	now := p.channels()
 	require.Len(t, now, 1)
@@ -214,7 +214,7 @@ func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
 
 func TestNoChannelWithoutUse(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, _ := w.watching()
 	settings, err := w.Settings(t.Context(), p.id)
 	require.NoError(t, err)
@@ -245,7 +245,7 @@ func TestNoChannelWithoutUse(t *testing.T) {
 
 func TestAChannelWhoseAnswerIsLost(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	h := w.listen()
 	p := w.connected(alice)
 	w.fault(http.MethodPost, "*/watch", 1, 1, object{"drop": "after"})
@@ -259,13 +259,13 @@ func TestAChannelWhoseAnswerIsLost(t *testing.T) {
 
 	// Nor may what Google never tells of keep it from being asked again.
 	h.deaf.Store(true)
-	p.exec(`DELETE FROM google_channels`)
+	p.exec(`DELETE FROM google_channels WHERE user_id = $1`, p.id)
 	w.fault(http.MethodPost, "*/watch", 1, 1, object{"drop": "after"})
 	p.synced("", "")
 	require.Equal(t, channelOpening, p.channels()[0].State)
 	p.synced("", "")
 	require.Len(t, w.asked("/watch"), 2)
-	p.exec(`UPDATE google_channels SET created_at = now() - $1::interval`, openingTime)
+	p.exec(`UPDATE google_channels SET created_at = now() - $1::interval WHERE user_id = $2`, openingTime, p.id)
 	p.synced("", "")
 	require.Len(t, w.asked("/watch"), 3)
 	require.Len(t, p.channels(), 1)
@@ -274,7 +274,7 @@ func TestAChannelWhoseAnswerIsLost(t *testing.T) {
 
 func TestACalendarThatCannotBeWatched(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	w.listen()
 	p := w.connected(alice)
 	w.fault(http.MethodPost, "*/watch", 1, 0, object{"status": 400, "reason": "pushNotSupportedForRequestedResource"})
@@ -283,13 +283,13 @@ func TestACalendarThatCannotBeWatched(t *testing.T) {
 	}
 	require.Len(t, w.asked("/watch"), 1)
 	w.control(http.MethodDelete, "/_emulator/faults", nil, nil)
-	p.exec(`UPDATE google_channels SET expires_at = now()`)
+	p.exec(`UPDATE google_channels SET expires_at = now() WHERE user_id = $1`, p.id)
 	p.synced("", "")
 	require.Equal(t, channelOpen, p.channels()[0].State)
 	require.Len(t, p.channels(), 1)
 
 	// Trouble is no refusal.
-	p.exec(`DELETE FROM google_channels`)
+	p.exec(`DELETE FROM google_channels WHERE user_id = $1`, p.id)
 	w.fault(http.MethodPost, "*/watch", 1, 0, object{"status": 503, "reason": "backendError"})
 	p.synced("", "")
 	require.Equal(t, channelOpening, p.channels()[0].State)
@@ -298,16 +298,16 @@ func TestACalendarThatCannotBeWatched(t *testing.T) {
 // What FDC itself writes is told of like all else. That has an end.
 func TestOwnWritesDoNotCallForever(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	p, h := w.watching()
 	start := march.Add(33 * time.Hour)
 	p.create(task.Draft{Title: "timed", StartAt: &start})
 	p.synced("", "")
 	h.hears("exists", 1)
 	p.synced(events.SyncCalendar, "") // takes the pending one on
-	require.Zero(t, w.pending(events.TriggerWebhook))
+	require.Zero(t, p.queued(events.TriggerWebhook))
 	p.quiet()
-	require.Zero(t, w.pending(events.TriggerWebhook))
+	require.Zero(t, p.queued(events.TriggerWebhook))
 }
 
 // Notifications are a hint: with none of them arriving, the clock does it.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ import (
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/googleemu/referee"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
@@ -39,6 +41,9 @@ const (
 	alice = "alice@example.com"
 	bob   = "bob@example.com"
 )
+
+// patience is more than anything takes that happens at all.
+const patience = 2 * time.Minute
 
 // testMeta is the circumstance of a test's writes.
 var testMeta = events.Meta{Source: "/fdc/test", ActorID: events.SystemActor}
@@ -88,12 +93,38 @@ func (w *world) around(first, second func(*http.Request)) {
 	w.gate.first, w.gate.second = first, second
 }
 
+// newWorld returns a world with a database of its own, in which a test may run runners and the scheduler, and look at whole tables.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return newWorldWith(t, nil)
+	return worldOn(t, openStore(t), nil)
 }
 
-func newWorldWith(t *testing.T, nc *nats.Conn) *world {
+// shared returns a world whose database has the users of other tests too. Nothing in it may act on jobs that are not its users'.
+func shared(t *testing.T) *world {
+	t.Helper()
+	return worldOn(t, stores.Get(t), nil)
+}
+
+// store is a database with FDC's pool.
+type store struct {
+	db *pgtest.DB
+	ob *outbox.Outbox
+}
+
+var stores = testenv.Shared[store]{Make: openStore}
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+
+func openStore(tb testing.TB) store {
+	tb.Helper()
+	db := pgtest.New(tb)
+	pool, err := postgres.Open(tb.Context(), postgres.Config{URL: db.URL, MaxConns: 10, ConnectTimeout: patience}, "gsync-test")
+	require.NoError(tb, err)
+	tb.Cleanup(pool.Close)
+	return store{db, outbox.New(pool, nil)}
+}
+
+func worldOn(t *testing.T, s store, nc *nats.Conn) *world {
 	t.Helper()
 	emulator, err := googleemu.New(googleemu.Options{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
 	require.NoError(t, err)
@@ -102,13 +133,9 @@ func newWorldWith(t *testing.T, nc *nats.Conn) *world {
 		server.Close()
 		require.NoError(t, emulator.Close())
 	})
-	w := &world{t: t, google: emulator, base: server.URL, db: pgtest.New(t)}
+	w := &world{t: t, google: emulator, base: server.URL, db: s.db, ob: s.ob}
 	w.gate.next, err = referee.New(newTransport(), t.Errorf)
 	require.NoError(t, err)
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: w.db.URL, MaxConns: 10, ConnectTimeout: 10 * time.Second}, "gsync-test")
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
-	w.ob = outbox.New(pool, nil)
 	w.workspaces = workspace.New(w.ob)
 	w.tasks = task.New(w.ob, w.workspaces)
 	w.Service = w.newService(nc)
@@ -142,13 +169,13 @@ type person struct {
 	workspaceID string
 }
 
-// user makes a user, whose Google account exists or is made.
+// user makes a user, whose Google account exists or is made. FDC knows the user by another address, which no other test has.
 func (w *world) user(email string) *person {
 	w.t.Helper()
 	require.NoError(w.t, w.google.AddUser(email, "A Person"))
 	p := &person{world: w, email: email, id: events.NewID()}
 	err := w.ob.Tx(w.t.Context(), func(tx pgx.Tx) error {
-		_, err := tx.Exec(w.t.Context(), `INSERT INTO users (id, email) VALUES ($1, $2)`, p.id, email)
+		_, err := tx.Exec(w.t.Context(), `INSERT INTO users (id, email) VALUES ($1, $2)`, p.id, p.id+"@fdc.example")
 		if err == nil {
 			p.workspaceID, err = w.workspaces.CreateTx(w.t.Context(), tx, testMeta, p.id, "Own")
 		}
@@ -383,7 +410,8 @@ func (w *world) writes() []loggedRequest {
 // told are the actions of the events in the outbox, oldest first, of one user.
 func (w *world) told(userID string) []string {
 	w.t.Helper()
-	rows, err := w.db.Pool.Query(w.t.Context(), `SELECT body FROM outbox ORDER BY id`)
+	rows, err := w.db.Pool.Query(w.t.Context(), `
+		SELECT body FROM outbox WHERE strpos(convert_from(body, 'UTF8'), $1) > 0 ORDER BY id`, userID)
 	require.NoError(w.t, err)
 	bodies, err := pgx.CollectRows(rows, pgx.RowTo[[]byte])
 	require.NoError(w.t, err)
@@ -431,7 +459,7 @@ func (w *world) run(s *Service, cfg RunnerConfig) (r *Runner, stop func()) {
 // eventually waits until the condition holds.
 func (w *world) eventually(what string, holds func() bool) {
 	w.t.Helper()
-	require.Eventually(w.t, holds, 30*time.Second, 10*time.Millisecond, what)
+	require.Eventually(w.t, holds, patience, 10*time.Millisecond, what)
 }
 
 // ended waits for the end of a job.

@@ -51,13 +51,13 @@ func TestHealth(t *testing.T) {
 
 func TestHealthWithoutChecks(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	require.Equal(t, object{"status": "ok", "checks": object{}}, w.visitor().get("/api/health/deep").field())
 }
 
 func TestEventSchemas(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	v := w.visitor()
 	for _, et := range events.Types() {
 		r := v.get("/api/schemas/" + et.Name)

@@ -43,7 +43,7 @@ func taskMade(n int, at time.Time, actor, workspaceID, agent string) []events.Ev
 
 func TestAuditLog(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice, bob := w.signIn("alice"), w.signIn("bob")
 	home, at := alice.home(), time.Date(2026, time.February, 27, 23, 59, 0, 0, time.UTC)
 	list := taskMade(120, at, alice.id(), home, "=cmd()")
@@ -98,7 +98,7 @@ func TestAuditLog(t *testing.T) {
 	}
 
 	require.Equal(t, http.StatusNotFound, bob.get(path).status)
-	alice.send(http.MethodPost, "/api/workspaces/"+home+"/members", object{"email": "bob@example.com", "role": "MEMBER"})
+	alice.send(http.MethodPost, "/api/workspaces/"+home+"/members", object{"email": w.email("bob"), "role": "MEMBER"})
 	require.Equal(t, http.StatusForbidden, bob.get(path).status)
 	alice.send(http.MethodPut, "/api/workspaces/"+home+"/members/"+bob.id(), object{"role": "ADMIN"})
 	require.Equal(t, http.StatusOK, bob.get(path).status)

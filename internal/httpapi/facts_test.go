@@ -18,8 +18,8 @@ type fact struct {
 	requestID, actor, user, workspace, ip string
 }
 
-// facts are the stored events of an action, such as task.created, in their order. It waits until all that was committed
-// before is there.
+// facts are the stored events of an action, such as task.created, in their order; of a shared world those that its visitors caused. It
+// waits until all that was committed before is there.
 func (w *world) facts(action string) []fact {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
@@ -42,12 +42,12 @@ func (w *world) facts(action string) []fact {
 	info, err := stream.Info(ctx)
 	require.NoError(w.t, err)
 	var list []fact
-	for seq := info.State.FirstSeq; seq > 0 && seq <= info.State.LastSeq; seq++ {
+	for seq := max(info.State.FirstSeq, w.first); seq > 0 && seq <= info.State.LastSeq; seq++ {
 		msg, err := stream.GetMsg(ctx, seq)
 		require.NoError(w.t, err)
 		ev, err := events.Decode(msg.Data)
 		require.NoError(w.t, err)
-		if ev.Action() != action {
+		if ev.Action() != action || w.agent != "" && ev.UserAgent != w.agent {
 			continue
 		}
 		data, err := json.Marshal(ev.Data)

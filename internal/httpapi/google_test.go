@@ -15,7 +15,7 @@ import (
 
 func TestSyncIsQueued(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice, bob := w.signIn("alice", "connect=true"), w.signIn("bob")
 
 	require.Equal(t, "pending_first_sync", alice.get("/api/google/sync").str("state"))
@@ -65,7 +65,7 @@ func TestSyncIsQueued(t *testing.T) {
 func TestSyncBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *httpapi.Config) { c.SyncAsync = false })
-	require.NoError(t, w.google.AddCalendar("alice@example.com", googleemu.Calendar{ID: "team@example.com", Summary: "Team", TimeZone: "Asia/Tokyo"}))
+	require.NoError(t, w.google.AddCalendar(w.email("alice"), googleemu.Calendar{ID: "team@example.com", Summary: "Team", TimeZone: "Asia/Tokyo"}))
 	alice := w.signIn("alice", "connect=true")
 	tasks := "/api/workspaces/" + alice.home() + "/tasks"
 	made := alice.send(http.MethodPost, tasks, object{"title": "From here"})
@@ -80,8 +80,8 @@ func TestSyncBeforeTheAnswer(t *testing.T) {
 
 func TestSyncSettings(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	require.NoError(t, w.google.AddCalendar("alice@example.com", googleemu.Calendar{ID: "team@example.com", Summary: "Team", TimeZone: "Asia/Tokyo"}))
+	w := shared(t)
+	require.NoError(t, w.google.AddCalendar(w.email("alice"), googleemu.Calendar{ID: "team@example.com", Summary: "Team", TimeZone: "Asia/Tokyo"}))
 	alice, bob := w.signIn("alice", "connect=true"), w.signIn("bob")
 	home := alice.home()
 
@@ -123,7 +123,7 @@ func TestCalendarEvents(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, func(c *httpapi.Config) { c.SyncAsync = false })
 	alice := w.signIn("alice", "connect=true")
-	token, err := w.google.Token("alice@example.com")
+	token, err := w.google.Token(w.email("alice"))
 	require.NoError(t, err)
 	for _, event := range []object{
 		{"id": "aaaaa", "summary": "会議", "start": object{"dateTime": "2026-03-01T09:00:00+09:00", "timeZone": "Asia/Tokyo"}, "end": object{"dateTime": "2026-03-01T10:00:00+09:00", "timeZone": "Asia/Tokyo"}},
@@ -182,7 +182,7 @@ func TestGoogleTellsOfChanges(t *testing.T) {
 	require.Equal(t, "completed", alice.send(http.MethodPost, "/api/google/sync", object{}).str("status"))
 	require.Nil(t, alice.get("/api/google/sync").field("activeJobId"))
 
-	w.changeAtGoogle("alice@example.com")
+	w.changeAtGoogle(w.email("alice"))
 	require.Eventually(t, func() bool { return alice.get("/api/google/sync").field("activeJobId") != nil }, patience, 50*time.Millisecond)
 
 	const hook = "/api/google/webhook"
@@ -210,6 +210,6 @@ func TestWebhookLimits(t *testing.T) {
 		}
 		require.Equal(t, http.StatusNotFound, r.status)
 	}
-	w.changeAtGoogle("alice@example.com")
+	w.changeAtGoogle(w.email("alice"))
 	require.Eventually(t, func() bool { return alice.get("/api/google/sync").field("activeJobId") != nil }, patience, 50*time.Millisecond)
 }

@@ -51,7 +51,7 @@ func bodyFor(id string, who *visitor) any {
 	case "createWorkspace":
 		return object{"name": "x"}
 	case "addMember":
-		return object{"email": "carol@example.com", "role": "MEMBER"}
+		return object{"email": who.email("carol"), "role": "MEMBER"}
 	case "setMemberRole":
 		return object{"role": "ADMIN"}
 	case "putData":
@@ -70,7 +70,7 @@ func bodyFor(id string, who *visitor) any {
 // Whatever names an object of another tenant is answered as if there were none, by every route that takes an id.
 func TestAnotherTenantsObjectsAreNotThere(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice, bob := w.signIn("alice", "connect=true"), w.signIn("bob", "connect=true")
 	home := alice.home()
 	made := alice.send(http.MethodPost, "/api/workspaces/"+home+"/tasks", object{"title": "x"})
@@ -117,7 +117,7 @@ func TestAnotherTenantsObjectsAreNotThere(t *testing.T) {
 
 func TestEveryRouteWantsASession(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	for _, o := range w.operations() {
 		path := strings.NewReplacer("{id}", "00000000-0000-7000-8000-000000000000", "{taskId}", "x", "{userId}", "x", "{eventType}", "x").Replace(o.path)
 		r := w.visitor().send(o.method, path, nil)
@@ -131,7 +131,7 @@ func TestEveryRouteWantsASession(t *testing.T) {
 
 func TestEveryUnsafeRouteRefusesOtherOrigins(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	count := 0
 	for _, o := range w.operations() {

@@ -14,7 +14,7 @@ import (
 
 func TestPages(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	v := w.visitor()
 	page := v.get("/")
 	require.Equal(t, http.StatusOK, page.status)

@@ -27,6 +27,12 @@ type told struct {
 func (v *visitor) dial(query string, header http.Header) (*websocket.Conn, int) {
 	v.t.Helper()
 	dialer := websocket.Dialer{Jar: v.client.Jar, HandshakeTimeout: patience}
+	if header = header.Clone(); v.agent != "" {
+		if header == nil {
+			header = http.Header{}
+		}
+		header.Set("User-Agent", v.agent)
+	}
 	conn, resp, err := dialer.DialContext(v.t.Context(), "ws"+strings.TrimPrefix(v.url, "http")+"/api/ws"+query, header)
 	require.NotNil(v.t, resp, "%v", err)
 	require.NoError(v.t, resp.Body.Close())
@@ -84,7 +90,7 @@ func TestWebSocket(t *testing.T) {
 
 func TestWebSocketsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	require.Equal(t, http.StatusUnauthorized, w.visitor().get("/api/ws").status)
 	require.Equal(t, http.StatusUnauthorized, w.visitor().get("/api/events").status)

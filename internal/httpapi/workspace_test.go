@@ -19,7 +19,7 @@ type object = map[string]any
 
 func TestWorkspacesAndMembers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice, bob := w.signIn("alice"), w.signIn("bob")
 
 	made := alice.send(http.MethodPost, "/api/workspaces", object{"name": "Plans 日本"})
@@ -29,19 +29,19 @@ func TestWorkspacesAndMembers(t *testing.T) {
 	require.Equal(t, "Plans 日本", alice.get("/api/workspaces").str("items", 1, "name"))
 	require.Len(t, bob.get("/api/workspaces").field("items"), 1)
 
-	added := alice.send(http.MethodPost, ws+"/members", object{"email": "bob@example.com", "role": "MEMBER"})
+	added := alice.send(http.MethodPost, ws+"/members", object{"email": w.email("bob"), "role": "MEMBER"})
 	require.Equal(t, http.StatusCreated, added.status)
 	require.Equal(t, "active", added.str("status"))
 	require.Equal(t, ws+"/members/"+bob.id(), added.header.Get("Location"))
 	require.Len(t, bob.get("/api/workspaces").field("items"), 2)
-	invited := alice.send(http.MethodPost, ws+"/members", object{"email": "dave@example.com", "role": "ADMIN"})
+	invited := alice.send(http.MethodPost, ws+"/members", object{"email": w.email("dave"), "role": "ADMIN"})
 	require.Equal(t, "invited", invited.str("status"))
 	require.Len(t, alice.get(ws+"/members").field("items"), 3)
 	require.Len(t, alice.get(ws+"/members?limit=2").field("items"), 2)
-	require.Equal(t, "already-member", alice.send(http.MethodPost, ws+"/members", object{"email": "bob@example.com", "role": "MEMBER"}).code())
+	require.Equal(t, "already-member", alice.send(http.MethodPost, ws+"/members", object{"email": w.email("bob"), "role": "MEMBER"}).code())
 
 	// A known object without the right is 403, and goes on record.
-	refused := bob.send(http.MethodPost, ws+"/members", object{"email": "eve@example.com", "role": "MEMBER"})
+	refused := bob.send(http.MethodPost, ws+"/members", object{"email": w.email("eve"), "role": "MEMBER"})
 	require.Equal(t, http.StatusForbidden, refused.status)
 	denied := w.facts("access.denied")
 	require.Len(t, denied, 1)
@@ -60,7 +60,7 @@ func TestWorkspacesAndMembers(t *testing.T) {
 
 func TestWorkspacePages(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	for i := range 6 {
 		require.Equal(t, http.StatusCreated, alice.send(http.MethodPost, "/api/workspaces", object{"name": fmt.Sprint(i)}).status)
@@ -115,7 +115,7 @@ func TestDataFromTheCache(t *testing.T) {
 		require.Equal(t, loaded.text, read.text, "byte for byte what the database gives")
 	}
 
-	added := alice.send(http.MethodPost, "/api/workspaces/"+home+"/members", object{"email": "bob@example.com", "role": "MEMBER"})
+	added := alice.send(http.MethodPost, "/api/workspaces/"+home+"/members", object{"email": w.email("bob"), "role": "MEMBER"})
 	require.Equal(t, http.StatusCreated, added.status, added.text)
 	require.Contains(t, bob.get(data).header.Get("Cache-Status"), "; hit")
 	require.Equal(t, http.StatusNoContent, alice.send(http.MethodDelete, "/api/workspaces/"+home+"/members/"+bob.id(), nil).status)
@@ -138,12 +138,15 @@ func TestDataIsCompressed(t *testing.T) {
 	text := func(n int) object {
 		return object{"n": n, "text": strings.Repeat("牛乳を買う and write it down. ", 400)}
 	}
-	for name, change := range map[string]func(*httpapi.Config){
-		"cached": func(*httpapi.Config) {}, "not cached": func(c *httpapi.Config) { c.Documents = nil },
+	for name, world := range map[string]func(*testing.T) *world{
+		"cached": shared, "not cached": func(t *testing.T) *world {
+			t.Helper()
+			return newWorld(t, func(c *httpapi.Config) { c.Documents = nil })
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, change)
+			w := world(t)
 			alice := w.signIn("alice")
 			data := "/api/workspaces/" + alice.home() + "/data"
 			for version := 1; version <= 3; version++ {
@@ -220,7 +223,7 @@ func TestDataWithoutACache(t *testing.T) {
 
 func TestData(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	home := alice.home()
 	data := "/api/workspaces/" + home + "/data"
@@ -334,7 +337,7 @@ func (w *world) document(workspaceID string) (row string) {
 // A patch takes away as well as it adds, at any depth that a document has.
 func TestMergePatches(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	data := "/api/workspaces/" + alice.home() + "/data"
 	nest := func(leaf string) string { return strings.Repeat(`{"a":`, 498) + leaf + strings.Repeat("}", 498) }
@@ -363,7 +366,7 @@ func TestMergePatches(t *testing.T) {
 // Numbers keep their value, digit for digit, far beyond what a float holds; how they were spelled they don't keep.
 func TestNumbersSurvive(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	alice.client.Transport = http.DefaultTransport // the referee reads numbers as floats
 	data := "/api/workspaces/" + alice.home() + "/data"
@@ -406,7 +409,7 @@ func TestNumbersSurvive(t *testing.T) {
 
 func TestTasks(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := shared(t)
 	alice := w.signIn("alice")
 	tasks := "/api/workspaces/" + alice.home() + "/tasks"
 

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +33,7 @@ import (
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/gsync"
 	"fdc/internal/httpapi"
 	"fdc/internal/identity"
@@ -45,7 +48,8 @@ import (
 	"fdc/internal/workspace"
 )
 
-const patience = 30 * time.Second
+// patience is more than anything takes that happens at all.
+const patience = 2 * time.Minute
 
 // world is the API on real servers: Postgres, NATS, the Google emulator, with the relay between the first two.
 type world struct {
@@ -60,50 +64,91 @@ type world struct {
 	doc     *contract
 
 	database *faultproxy.Proxy // of the API; the test's own pool goes past it
+
+	// Of a shared world, else empty.
+	suffix string // of the names in this test's addresses
+	agent  string // of this test's visitors
+	first  uint64 // sequence of the first event that this test may have caused
 }
 
+// newWorld returns a world for one test, which changes its configuration, stops a part of it, or reads its log or metrics as a whole.
 func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 	t.Helper()
-	w := &world{t: t, db: pgtest.New(t), log: &syncBuffer{}, metrics: prometheus.NewRegistry()}
-	quiet := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+	w := startWorld(t, change...)
+	w.t = t
+	w.addPeople()
+	return w
+}
 
-	server := natstest.New(t, natstest.WithTCP())
+// shared returns the world of the package for a test with users of its own.
+func shared(t *testing.T) *world {
+	t.Helper()
+	w := *worlds.Get(t)
+	w.t, w.suffix = t, "-"+strings.ToLower(rand.Text())
+	w.agent = "fdc-test" + w.suffix
+	w.addPeople()
+	stream, err := w.js.Stream(t.Context(), bus.Events)
+	require.NoError(t, err)
+	w.first = stream.CachedInfo().State.LastSeq + 1
+	return &w
+}
+
+var worlds = testenv.Shared[*world]{Make: func(tb testing.TB) *world {
+	tb.Helper()
+	return startWorld(tb)
+}}
+
+func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+
+// email is the address of one of the world's people.
+func (w *world) email(name string) string { return name + w.suffix + "@example.com" }
+
+func (w *world) addPeople() {
+	w.t.Helper()
+	for _, name := range []string{"Alice", "Bob", "Carol"} {
+		require.NoError(w.t, w.google.AddUser(w.email(strings.ToLower(name)), name))
+	}
+}
+
+func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
+	tb.Helper()
+	w := &world{db: pgtest.New(tb), log: &syncBuffer{}, metrics: prometheus.NewRegistry()}
+	quiet := zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel)
+
+	server := natstest.New(tb, natstest.WithTCP())
 	var err error
-	w.js, err = bus.JetStream(natstest.Connect(t, server, "provision"))
-	require.NoError(t, err)
-	require.NoError(t, bus.Provision(t.Context(), w.js, 1))
+	w.js, err = bus.JetStream(natstest.Connect(tb, server, "provision"))
+	require.NoError(tb, err)
+	require.NoError(tb, bus.Provision(tb.Context(), w.js, 1))
 	nc, err := bus.Connect(bus.Config{URL: server.URL("api")}, "api", quiet)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	js, err := bus.JetStream(nc)
-	require.NoError(t, err)
+	require.NoError(tb, err)
 
 	w.google, err = googleemu.New(googleemu.Options{Log: quiet})
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	w.emu = httptest.NewServer(w.google)
-	for _, name := range []string{"Alice", "Bob", "Carol"} {
-		require.NoError(t, w.google.AddUser(strings.ToLower(name)+"@example.com", name))
-	}
 
-	w.database = faultproxy.New(t, w.db.URL)
-	pool, err := postgres.Open(t.Context(), postgres.Config{URL: w.database.URL, MaxConns: 10, ConnectTimeout: patience}, "api")
-	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	w.database = faultproxy.New(tb, w.db.URL)
+	pool, err := postgres.Open(tb.Context(), postgres.Config{URL: w.database.URL, MaxConns: 10, ConnectTimeout: patience}, "api")
+	require.NoError(tb, err)
+	tb.Cleanup(pool.Close)
 	ob := outbox.New(pool, nc)
 	keys, err := seal.ParseKeys(seal.NewKey("v1"))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
 	hub := push.New(js, nc, quiet, w.metrics)
 	near := func(bucket string) nearcache.Config {
-		kv, err := bus.BindBucket(t.Context(), js, bucket, nil)
-		require.NoError(t, err)
+		kv, err := bus.BindBucket(tb.Context(), js, bucket, nil)
+		require.NoError(tb, err)
 		return nearcache.Config{KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: quiet, Metrics: w.metrics}
 	}
 	documents, err := httpapi.NewDocuments(workspaces, near(bus.WorkspaceData))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	users := identity.New(ob, workspaces)
 	sessions, err := identity.NewCache(pool, near(bus.Sessions))
-	require.NoError(t, err)
+	require.NoError(tb, err)
 	users.UseCache(sessions, func() bool { return true })
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {
@@ -133,24 +178,24 @@ func newWorld(t *testing.T, change ...func(*httpapi.Config)) *world {
 	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run, documents.Run, sessions.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
-				t.Errorf("run: %v", err)
+				tb.Errorf("run: %v", err)
 			}
 		})
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		stop()
 		running.Wait()
 		api.Close()
 		w.emu.Close()
-		require.NoError(t, w.google.Close())
+		require.NoError(tb, w.google.Close())
 		nc.Close()
 	})
 	select {
 	case <-hub.Ready():
 	case <-time.After(patience):
-		t.Fatal("the hub is not ready")
+		tb.Fatal("the hub is not ready")
 	}
-	w.doc = readContract(t, w.url)
+	w.doc = readContract(tb, w.url)
 	return w
 }
 
@@ -178,7 +223,7 @@ func (w *world) visitor() *visitor {
 func (w *world) signIn(name string, query ...string) *visitor {
 	w.t.Helper()
 	v := w.visitor()
-	back := v.toGoogleAndBack("/api/auth/login?login_hint=" + name + "@example.com" + strings.Join(append([]string{""}, query...), "&"))
+	back := v.toGoogleAndBack("/api/auth/login?login_hint=" + w.email(name) + strings.Join(append([]string{""}, query...), "&"))
 	require.Equal(w.t, http.StatusFound, back.status, back.text)
 	return v
 }
@@ -278,6 +323,9 @@ func (v *visitor) do(method, path string, body io.Reader, header []string) *resu
 	}
 	req, err := http.NewRequestWithContext(v.t.Context(), method, path, body)
 	require.NoError(v.t, err)
+	if v.agent != "" {
+		req.Header.Set("User-Agent", v.agent)
+	}
 	maps.Copy(req.Header, v.header)
 	for i := 0; i+1 < len(header); i += 2 {
 		if header[i+1] == "" {
@@ -335,20 +383,20 @@ type operationReply struct {
 	} `json:"content"`
 }
 
-func readContract(t *testing.T, address string) *contract {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address+"/api/openapi.json", nil)
-	require.NoError(t, err)
+func readContract(tb testing.TB, address string) *contract {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), http.MethodGet, address+"/api/openapi.json", nil)
+	require.NoError(tb, err)
 	resp, err := http.DefaultClient.Do(req)
-	require.NoError(t, err)
-	defer func() { require.NoError(t, resp.Body.Close()) }()
+	require.NoError(tb, err)
+	defer func() { require.NoError(tb, resp.Body.Close()) }()
 	var doc struct {
 		Paths      map[string]map[string]operation `json:"paths"`
 		Components struct {
 			Schemas json.RawMessage `json:"schemas"`
 		} `json:"components"`
 	}
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&doc))
+	require.NoError(tb, json.NewDecoder(resp.Body).Decode(&doc))
 	return &contract{paths: doc.Paths, schemas: doc.Components.Schemas, resolved: make(map[string]*jsonschema.Resolved)}
 }
 

@@ -1,8 +1,6 @@
 package identity_test
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -220,8 +218,7 @@ func TestCachedSessionsRotate(t *testing.T) {
 	tokens := []seal.Secret{first, second, third}
 	keys := make([]string, len(tokens))
 	for i, token := range tokens {
-		sum := sha256.Sum256([]byte(token.Reveal()))
-		keys[i] = base64.RawURLEncoding.EncodeToString(sum[:])
+		keys[i] = cacheKey(token)
 	}
 	rows, err := identity.Truth(db.Pool)(t.Context(), keys)
 	require.NoError(t, err)
@@ -247,16 +244,18 @@ func TestACachedTokenExpires(t *testing.T) {
 	t.Parallel()
 	db, server := pgtest.New(t), natstest.Provisioned(t)
 	n := startNode(t, db, server, 1<<20)
-	old, alice, err := n.SignIn(t.Context(), meta, person("alice"))
-	require.NoError(t, err)
-	require.NoError(t, n.SetSystemRole(t.Context(), meta, alice.User.ID, events.SystemRoleAdmin))
-	fresh, err := n.Rotate(t.Context(), meta, alice.ID, old.Reveal())
-	require.NoError(t, err)
-	_, err = db.Pool.Exec(t.Context(), `UPDATE replaced_tokens SET replaced_at = now() - $1::interval`, identity.ReplacedGrace-3*time.Second)
-	require.NoError(t, err)
-	_, err = n.Authenticate(t.Context(), old.Reveal())
-	require.NoError(t, err)
-	n.await(t, old, "the grace is over", ended)
-	_, err = n.Authenticate(t.Context(), fresh.Reveal())
+	var fresh seal.Secret
+	n.runOut(t, func(name string, left time.Duration) seal.Secret {
+		old, s, err := n.SignIn(t.Context(), meta, person(name))
+		require.NoError(t, err)
+		require.NoError(t, n.SetSystemRole(t.Context(), meta, s.User.ID, events.SystemRoleAdmin))
+		fresh, err = n.Rotate(t.Context(), meta, s.ID, old.Reveal())
+		require.NoError(t, err)
+		_, err = db.Pool.Exec(t.Context(), `UPDATE replaced_tokens SET replaced_at = now() - $1::interval WHERE session_id = $2`,
+			identity.ReplacedGrace-left, s.ID)
+		require.NoError(t, err)
+		return old
+	})
+	_, err := n.Authenticate(t.Context(), fresh.Reveal())
 	require.NoError(t, err)
 }

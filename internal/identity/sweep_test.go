@@ -61,7 +61,7 @@ func TestTheSweeperClearsABacklog(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx, "/fdc/api", zerolog.Nop()) }()
-	require.Eventually(t, func() bool { return d.count(t, `SELECT count(*) FROM sessions`) == 1 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return d.count(t, `SELECT count(*) FROM sessions`) == 1 }, patience, 10*time.Millisecond)
 	stop()
 	require.NoError(t, <-ended)
 	require.Len(t, d.db.Told(t), 450)

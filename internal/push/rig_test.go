@@ -27,7 +27,8 @@ import (
 	"fdc/internal/platform/fault"
 )
 
-const patience = 30 * time.Second
+// patience is more than anything takes that happens at all.
+const patience = 2 * time.Minute
 
 // rig is a provisioned server and one node.
 type rig struct {

@@ -1,0 +1,13 @@
+package identity_test
+
+import (
+	"os"
+	"testing"
+
+	"fdc/internal/devstack/testenv"
+)
+
+func TestMain(m *testing.M) {
+	testenv.Parallel(6) // the tests of caches wait for time to pass
+	os.Exit(m.Run())
+}
