@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,29 +20,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/devstack/readme"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/service"
 )
 
-// binary builds the command once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fdc-command-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/fdc", ".").CombinedOutput() //nolint:gosec // a build of our own
-	if err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return filepath.Join(dir, "fdc"), nil
-})
-
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path)) // a temporary directory
-	}
-	os.Exit(code) //nolint:forbidigo // this is main
+	testenv.Parallel(8) // they wait for replays to begin and for events that fail
+	os.Exit(m.Run())    //nolint:forbidigo // this is main
 }
 
 // dev is a running `fdc dev`.
@@ -60,9 +44,7 @@ var anyPorts = []string{"--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--goo
 // command prepares the binary with an empty environment but for PATH and a home that is empty too.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := binary()
-	require.NoError(t, err)
-	cmd := exec.Command(path, args...) //nolint:gosec,noctx // built above
+	cmd := exec.Command(filepath.Join(programs.Dir(t), "fdc"), args...) //nolint:gosec,noctx // built above
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	return cmd
