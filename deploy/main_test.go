@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/programs"
+	"fdc/internal/devstack/testenv"
 )
 
 // patience bounds what takes a second or two on a machine that has nothing else to do.
@@ -36,8 +38,9 @@ func TestMain(m *testing.M) {
 	case "wget":
 		err = wget(os.Args[len(os.Args)-1])
 	default:
+		testenv.Parallel(4) // they wait for elections and health checks
 		code := m.Run()
-		if dir, err := programs(); err == nil {
+		if dir, err := folder(); err == nil {
 			_ = os.RemoveAll(dir) // a temporary directory
 		}
 		os.Exit(code) //nolint:forbidigo // this is main
@@ -67,32 +70,28 @@ func wget(url string) error {
 	return err
 }
 
-// programs is a folder with the project's binaries, nats-server and wget, made once.
-var programs = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fdc-deploy-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "fdc/cmd/...").CombinedOutput() //nolint:gosec // a build of our own
-	if err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	for _, name := range []string{"nats-server", "wget"} {
-		if err := os.Symlink(self, filepath.Join(dir, name)); err != nil {
-			return "", err
-		}
-	}
-	return dir, nil
-})
+// folder holds nats-server, wget and links to the project's commands, which are in another folder.
+var folder = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "fdc-deploy-") })
+
+var link sync.Once
 
 func bin(t *testing.T) string {
 	t.Helper()
-	dir, err := programs()
+	commands := programs.Dir(t)
+	dir, err := folder()
 	require.NoError(t, err)
+	link.Do(func() {
+		self, err := os.Executable()
+		require.NoError(t, err)
+		list, err := os.ReadDir(commands)
+		require.NoError(t, err)
+		for _, name := range []string{"nats-server", "wget"} {
+			require.NoError(t, os.Symlink(self, filepath.Join(dir, name)))
+		}
+		for _, command := range list {
+			require.NoError(t, os.Symlink(filepath.Join(commands, command.Name()), filepath.Join(dir, command.Name())))
+		}
+	})
 	return dir
 }
 

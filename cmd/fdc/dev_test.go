@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,29 +20,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/devstack/readme"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/service"
 )
 
-// binary builds the command once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fdc-command-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/fdc", ".").CombinedOutput() //nolint:gosec // a build of our own
-	if err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return filepath.Join(dir, "fdc"), nil
-})
-
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path)) // a temporary directory
-	}
-	os.Exit(code) //nolint:forbidigo // this is main
+	testenv.Parallel(8) // they wait for replays to begin and for events that fail
+	os.Exit(m.Run())    //nolint:forbidigo // this is main
 }
 
 // dev is a running `fdc dev`.
@@ -60,9 +44,7 @@ var anyPorts = []string{"--http", "127.0.0.1:0", "--nats", "127.0.0.1:0", "--goo
 // command prepares the binary with an empty environment but for PATH and a home that is empty too.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := binary()
-	require.NoError(t, err)
-	cmd := exec.Command(path, args...) //nolint:gosec,noctx // built above
+	cmd := exec.Command(filepath.Join(programs.Dir(t), "fdc"), args...) //nolint:gosec,noctx // built above
 	cmd.Dir = t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 	return cmd
@@ -118,22 +100,12 @@ func processesWith(t *testing.T, path string) []string {
 	return found
 }
 
-// The README's tour, run by the shell, against a fresh stack; then the stack is stopped and started again on its data.
-func TestTheTourAndASecondStart(t *testing.T) {
+// A second start finds the data of the first, and replays work on it. The README's tour is in package deploy, against the same
+// services.
+func TestASecondStart(t *testing.T) {
 	t.Parallel()
-	data := filepath.Join(t.TempDir(), "data")
-	args := append([]string{"--data", data}, anyPorts...)
+	args := append([]string{"--data", filepath.Join(t.TempDir(), "data")}, anyPorts...)
 	d := startDev(t, args...)
-
-	tour := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", readme.Shell(t, "A tour")) //nolint:gosec // from the README
-	tour.Dir = filepath.Join("..", "..")
-	tour.Env = append(os.Environ(), "FDC="+d.HTTP) //nolint:forbidigo // the shell of the tour is a user's
-	out, err := tour.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	for _, want := range []string{`"email":"alice@example.com"`, "fdc.task.created.v1", "fdc.sync.completed.v1", `"calendarId"`} {
-		require.True(t, strings.Contains(string(out), want), "%s is not in what the tour printed", want)
-	}
-
 	status := d.status(t)
 	require.NotEmpty(t, status.Partitions)
 	d.interrupt(t)
@@ -141,7 +113,8 @@ func TestTheTourAndASecondStart(t *testing.T) {
 	again := startDev(t, args...)
 	after := again.status(t)
 	require.GreaterOrEqual(t, stream(t, after, "EVENTS").LastSeq, stream(t, status, "EVENTS").LastSeq, "the events are gone")
-	require.GreaterOrEqual(t, stream(t, status, "EVENTS").LastSeq, uint64(200), "the seed made no events")
+	require.Eventually(t, func() bool { return stream(t, again.status(t), "EVENTS").LastSeq >= 200 }, patience, 50*time.Millisecond, "the seed's events are gone")
+	again.testReplay(t)
 	again.interrupt(t)
 }
 
@@ -223,6 +196,7 @@ func fetch(t *testing.T, url string) int {
 	return response.StatusCode
 }
 
+// A second stack on the same data is refused, and the first one goes on: with its dead letters, for one.
 func TestADataDirectoryIsForOneStack(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
@@ -232,6 +206,7 @@ func TestADataDirectoryIsForOneStack(t *testing.T) {
 	require.Contains(t, line, data)
 	require.Contains(t, line, "already in use by process "+strconv.Itoa(d.cmd.Process.Pid))
 	require.Equal(t, http.StatusOK, fetch(t, d.HTTP+"/api/health/deep"), "the first goes on")
+	d.testDLQ(t)
 	d.interrupt(t)
 }
 

@@ -211,27 +211,30 @@ func TestDLQSaysWhatIsMissing(t *testing.T) {
 	require.NoError(t, err)
 	_, err = owner.Publish(t.Context(), "dead.audit-archiver.evt.x", []byte("{"))
 	require.NoError(t, err)
-	for name, test := range map[string]struct {
-		environ map[string]string
-		want    string
-	}{
-		"no database": {map[string]string{
-			"NATS_URL": server.URL("ops"), "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "DATABASE_CONNECT_TIMEOUT": "1s",
-		}, "PostgreSQL does not answer"},
-		"no right": {map[string]string{
-			"NATS_URL": server.URL(bus.Syncer), "NATS_USER": bus.Syncer, "DATABASE_URL": db.URL,
-		}, "want ops"},
-		"nothing runs": {map[string]string{}, "start fdc dev"},
-		"no NATS":      {map[string]string{"NATS_URL": "nats://127.0.0.1:1", "DATABASE_URL": db.URL}, "NATS does not answer"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var out, problems bytes.Buffer
-			err := execute(t.Context(), test.environ, []string{"dlq", "requeue", "--all", "--yes", "--data", t.TempDir()}, &out, &problems)
-			require.ErrorContains(t, err, test.want)
-			require.Equal(t, daemon.ExitFailed, daemon.Exit("fdc", &problems, err))
-			require.Empty(t, out.String())
-		})
-	}
+	t.Run("without", func(t *testing.T) { //nolint:paralleltest // what they leave is counted below
+		for name, test := range map[string]struct {
+			environ map[string]string
+			want    string
+		}{
+			"no database": {map[string]string{
+				"NATS_URL": server.URL("ops"), "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "DATABASE_CONNECT_TIMEOUT": "1s",
+			}, "PostgreSQL does not answer"},
+			"no right": {map[string]string{
+				"NATS_URL": server.URL(bus.Syncer), "NATS_USER": bus.Syncer, "DATABASE_URL": db.URL,
+			}, "want ops"},
+			"nothing runs": {map[string]string{}, "start fdc dev"},
+			"no NATS":      {map[string]string{"NATS_URL": "nats://127.0.0.1:1", "DATABASE_URL": db.URL}, "NATS does not answer"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				var out, problems bytes.Buffer
+				err := execute(t.Context(), test.environ, []string{"dlq", "requeue", "--all", "--yes", "--data", t.TempDir()}, &out, &problems)
+				require.ErrorContains(t, err, test.want)
+				require.Equal(t, daemon.ExitFailed, daemon.Exit("fdc", &problems, err))
+				require.Empty(t, out.String())
+			})
+		}
+	})
 	dead, err := owner.Stream(t.Context(), bus.Dead)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, dead.CachedInfo().State.Msgs)

@@ -125,11 +125,17 @@ func (d *dev) testReplay(t *testing.T) {
 	_, problem = d.run(t, daemon.ExitFailed, "events", "import", file, "--yes")
 	require.Contains(t, problem, "not in the file")
 
-	for _, consumer := range []string{"syncer", "cache-invalidator"} {
-		d.json(t, &shadow, "replay", "--to", consumer, "--shadow")
-		require.Equal(t, shadow.Count, shadow.Same+shadow.WouldChange)
-		d.run(t, daemon.ExitOK, "replay", "--to", consumer, "--yes")
-	}
+	t.Run("others", func(t *testing.T) { //nolint:paralleltest // the stack is shared
+		for _, consumer := range []string{"syncer", "cache-invalidator"} {
+			t.Run(consumer, func(t *testing.T) {
+				t.Parallel()
+				var shadow replay.ShadowReport
+				d.json(t, &shadow, "replay", "--to", consumer, "--shadow")
+				require.Equal(t, shadow.Count, shadow.Same+shadow.WouldChange)
+				d.run(t, daemon.ExitOK, "replay", "--to", consumer, "--yes")
+			})
+		}
+	})
 	_, problem = d.run(t, daemon.ExitFailed, with("--user", events.NewID(), "--yes")...)
 	require.Contains(t, problem, "Nothing is selected")
 	d.run(t, daemon.ExitFailed, "replay", "--to", "syncer", "--type", "task.created")

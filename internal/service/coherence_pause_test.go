@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/programs"
 )
 
 // A process that was stopped and goes on knows nothing of the time between, and what comes first when it wakes is the requests
@@ -66,11 +68,9 @@ func sideBySide(send func()) {
 // startProcess runs cmd/api as a node of the cluster, in a process of its own.
 func (c *cluster) startProcess(t *testing.T, n *node) *exec.Cmd {
 	t.Helper()
-	dir, err := binaries()
-	require.NoError(t, err)
 	addr, metrics := free(t), free(t)
 	n.url = "http://" + addr
-	cmd := exec.Command(filepath.Join(dir, "api")) //nolint:gosec,noctx // built by this package; it outlives no test
+	cmd := exec.Command(filepath.Join(programs.Dir(t), "api")) //nolint:gosec,noctx // built by this package; it outlives no test
 	cmd.Env = append(environment(n.postgres.URL, c.broker, "api", c.google, metrics),
 		"NATS_URL="+n.nats.URL, "HTTP_ADDR="+addr, "PUBLIC_URL="+n.url, "RATE_LIMIT_FACTOR=10000")
 	cmd.Stderr = &output{t: t, name: "api"}

@@ -37,7 +37,7 @@ const (
 // an end relies on the relay and the invalidator.
 func TestCachesAreCoherentUnderFaults(t *testing.T) {
 	t.Parallel()
-	lasts, seed := 12*time.Second, rand.Uint64()
+	lasts, seed := 6*time.Second, rand.Uint64()
 	if text := os.Getenv(coherenceTime); text != "" {
 		var err error
 		lasts, err = time.ParseDuration(text)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/service"
 )
@@ -115,9 +116,7 @@ func TestTheExampleHoldsTheEnvironment(t *testing.T) {
 // Every variable that is missing or malformed is named at once, no value is shown, and the exit code is 2.
 func TestAServiceNamesEveryBadVariable(t *testing.T) {
 	t.Parallel()
-	dir, err := binaries()
-	require.NoError(t, err)
-	cmd := exec.Command(filepath.Join(dir, "api")) //nolint:gosec,noctx // built above
+	cmd := exec.Command(filepath.Join(programs.Dir(t), "api")) //nolint:gosec,noctx // built above
 	cmd.Env = []string{
 		"DATABASE_MAX_CONNS=many", "DATABASE_QUERY_TIMEOUT=soon", "NATS_URL=hunter2", "NATS_REPLICAS=2", "PUBLIC_URL=ftp://x",
 		"MASTER_ENCRYPTION_KEYS=hunter2", "LOG_LEVEL=loud", "TRUSTED_PROXIES=everyone", "SYNC_ASYNC_MODE=perhaps", "RATE_LIMIT_FACTOR=0", "GOOGLE_CLIENT_ID=",

@@ -25,7 +25,7 @@ import (
 
 // large fills every table so that a sequential scan is never the cheapest plan for a few rows.
 const large = `
-INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'u' || n || '@example.com', 'g' || n FROM generate_series(1, 20000) n;
+INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'u' || n || '@example.com', 'g' || n FROM generate_series(1, 4000) n;
 INSERT INTO sessions (id, user_id, token_hash, expires_at, last_seen_at)
 	SELECT gen_random_uuid(), id, sha256(id::text::bytea), now() + interval '7 days', now() FROM users;
 INSERT INTO replaced_tokens (token_hash, session_id) SELECT sha256(id::text::bytea), id FROM sessions;
@@ -44,7 +44,7 @@ INSERT INTO google_task_links (user_id, task_id, workspace_id, task_list_id, goo
 INSERT INTO sync_jobs (id, user_id, type, mode, status, created_at, started_at, completed_at)
 	SELECT gen_random_uuid(), id, 'full', 'incremental', 'completed', now(), now(), now() FROM users, generate_series(1, 2);
 INSERT INTO outbox (event_id, aggregate, version, subject, body)
-	SELECT gen_random_uuid(), 'x/' || n, 1, 'evt.x', 'x' FROM generate_series(1, 20000) n;
+	SELECT gen_random_uuid(), 'x/' || n, 1, 'evt.x', 'x' FROM generate_series(1, 4000) n;
 ANALYZE;
 `
 

@@ -2,8 +2,6 @@ package service_test
 
 import (
 	"context"
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -11,21 +9,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 )
 
-// However often the audit-archiver is killed while events pour in, each has its row in the end, once. FDC_FLOOD_EVENTS=1000000 makes
-// it a million, and 20 kills. What a killed process had in hand comes again after 30 s, each time.
+// However often the audit-archiver is killed while events pour in, each has its row in the end, once. FDC_FLOOD_EVENTS=1000000
+// makes it a million, FDC_FLOOD_KILLS=20 kills it twenty times.
 func TestAuditArchiverKilledInAFlood(t *testing.T) {
 	t.Parallel()
-	total, kills := 20_000, 2
-	if text := os.Getenv("FDC_FLOOD_EVENTS"); text != "" {
-		var err error
-		total, err = strconv.Atoi(text)
-		require.NoError(t, err)
-		kills = 20
-	}
+	total, kills := testenv.Size(t, "FDC_FLOOD_EVENTS", 6000), testenv.Size(t, "FDC_FLOOD_KILLS", 1)
 	s := newSystem(t)
+	s.impatient(t)
 	s.start(t, bus.AuditArchiver)
 	before := s.rows(t)
 	published := make(chan error, 1)

@@ -18,6 +18,7 @@ import (
 
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/postgres"
@@ -116,9 +117,7 @@ func TestAServiceRefusesANewerSchema(t *testing.T) {
 	s := newSystem(t)
 	_, err := s.pool.Exec(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)`)
 	require.NoError(t, err)
-	dir, err := binaries()
-	require.NoError(t, err)
-	cmd := exec.Command(filepath.Join(dir, bus.AuditArchiver)) //nolint:gosec,noctx // built above; it ends by itself
+	cmd := exec.Command(filepath.Join(programs.Dir(t), bus.AuditArchiver)) //nolint:gosec,noctx // built above; it ends by itself
 	cmd.Env = s.environ[bus.AuditArchiver]
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)

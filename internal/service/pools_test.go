@@ -149,7 +149,6 @@ func TestASaturatedPoolAnswers503(t *testing.T) {
 		require.NoError(t, <-refused)
 	}
 	t.Logf("%d requests refused within %s", crowd, time.Since(asked).Round(time.Millisecond))
-	require.Less(t, time.Since(asked), 4*time.Second, "refused, but late")
 
 	require.ErrorContains(t, <-health, `"postgres":{"status":"failing","detail":"The database is busy right now`)
 	_, err = user.call(t.Context(), http.MethodGet, s.api+"/api/health", "")

@@ -24,6 +24,7 @@ import (
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
@@ -31,20 +32,7 @@ import (
 	"fdc/internal/service"
 )
 
-const patience = 60 * time.Second
-
-// binaries builds the four services once.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "fdc-services-")
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("go", "build", "-ldflags=-s -w", "-o", dir+"/", "fdc/cmd/...").CombinedOutput() //nolint:gosec // a build of our own
-	if err != nil {
-		return "", fmt.Errorf("build: %w: %s", err, out)
-	}
-	return dir, nil
-})
+const patience = 2 * time.Minute
 
 // TestMain is also nats-server, when it is started under that name.
 func TestMain(m *testing.M) {
@@ -56,11 +44,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	testenv.Parallel(5) // they wait for timeouts of killed processes
-	code := m.Run()
-	if dir, err := binaries(); err == nil {
-		_ = os.RemoveAll(dir) // a temporary directory
-	}
-	os.Exit(code) //nolint:forbidigo // this is main
+	os.Exit(m.Run())    //nolint:forbidigo // this is main
 }
 
 // system is what the services need, and the services as processes of their own.
@@ -147,9 +131,7 @@ func (s *system) start(t *testing.T, name string) {
 
 func (s *system) launch(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
-	dir, err := binaries()
-	require.NoError(t, err)
-	cmd := exec.Command(filepath.Join(dir, name)) //nolint:gosec,noctx // built above; it outlives no test
+	cmd := exec.Command(filepath.Join(programs.Dir(t), name)) //nolint:gosec,noctx // built above; it outlives no test
 	cmd.Env = s.environ[name]
 	cmd.Stderr = &output{t: t, name: name}
 	require.NoError(t, cmd.Start())
@@ -177,13 +159,17 @@ func get(ctx context.Context, url string) (int, error) {
 	return response.StatusCode, response.Body.Close()
 }
 
-// kill ends a service as a crash would.
+// kill ends a service as a crash would. The leases of a killed syncer's jobs are as if their time were over.
 func (s *system) kill(t *testing.T, name string) {
 	t.Helper()
 	cmd := s.running[name]
 	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
 	require.Error(t, cmd.Wait(), "%s was not running", name)
 	delete(s.running, name)
+	if name == bus.Syncer {
+		_, err := s.pool.Exec(t.Context(), `UPDATE sync_jobs SET lease_expires_at = now() WHERE status = 'processing'`)
+		require.NoError(t, err)
+	}
 }
 
 // stop asks a service to end, and wants exit code 0.

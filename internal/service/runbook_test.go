@@ -19,16 +19,17 @@ import (
 
 	"fdc/internal/audit"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/programs"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/seal"
 )
 
 // operator is the environment of a shell that may do everything.
-func (s *system) operator() []string {
-	dir, _ := binaries() // they are running
+func (s *system) operator(t *testing.T) []string {
+	t.Helper()
 	return []string{
-		"PATH=" + dir + ":" + os.Getenv("PATH"), "DATABASE_URL=" + s.database, "NATS_URL=nats://" + s.broker.Addr(),
+		"PATH=" + programs.Dir(t) + ":" + os.Getenv("PATH"), "DATABASE_URL=" + s.database, "NATS_URL=nats://" + s.broker.Addr(),
 		"NATS_PASSWORD=" + s.broker.Password("ops"), "NATS_PASSWORD_PROVISION=" + s.broker.Password("provision"),
 	}
 }
@@ -51,7 +52,7 @@ func (s *system) shell(t *testing.T, scripts []string, environ ...string) string
 	t.Helper()
 	script := strings.Join(scripts, "\n")
 	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // a test's own
-	cmd.Env = append(s.operator(), environ...)
+	cmd.Env = append(s.operator(t), environ...)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s\n%s", script, out)
 	return string(out)

@@ -17,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog"
+
+	"fdc/internal/devstack/guard"
 )
 
 const (
@@ -116,7 +118,7 @@ func (s *Server) Restart(ctx context.Context) error {
 // start wants the lock held.
 func (s *Server) start(ctx context.Context) (err error) {
 	if s.cluster.owner != 0 {
-		if s.guard, err = guard(ctx, s.cluster.dir, s.cluster.owner); err != nil {
+		if s.guard, err = guard.Start(s.cluster.dir, s.cluster.owner, guardScript); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,4 @@
-# Waits until process $2 has ended, then stops the PostgreSQL cluster of directory $1 and removes it.
-dir=$1 owner=$2
-alive() { # a zombie has ended
-	kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
-}
-while alive "$owner" && [ -d "$dir" ]; do sleep 0.2; done
+# Stops the PostgreSQL cluster of directory $dir and removes it. Package guard runs it.
 while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 1; done
 home=$(cat "$dir/location" 2>/dev/null) || home=$dir
 server=$(head -n 1 "$home/data/postmaster.pid" 2>/dev/null)

@@ -5,10 +5,9 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
-	"strconv"
-	"syscall"
+
+	"fdc/internal/devstack/guard"
 )
 
 // Shared is a running cluster that several processes use and none of them ends.
@@ -44,11 +43,11 @@ func join(ctx context.Context, cfg Config) (*Shared, error) {
 		c := &cluster{dir: cfg.Dir, home: home}
 		return &Shared{cluster: c, port: file.port}, c.readPassword()
 	}
-	guard, err := guard(ctx, cfg.Dir, cfg.Owner) // first, so that nothing is left of a start that is cut short
+	cleaner, err := guard.Start(cfg.Dir, cfg.Owner, guardScript) // first, so that nothing is left of a start that is cut short
 	if err != nil {
 		return nil, err
 	}
-	if err := guard.Process.Release(); err != nil {
+	if err := cleaner.Process.Release(); err != nil {
 		return nil, err
 	}
 	c, err := prepare(ctx, cfg)
@@ -71,14 +70,3 @@ func (s *Shared) Keep() (file string, err error) {
 
 //go:embed guard.sh
 var guardScript string
-
-// guard starts the process that clears a cluster away after its owner.
-func guard(ctx context.Context, dir string, owner int) (*exec.Cmd, error) {
-	cmd := account{}.command(context.WithoutCancel(ctx), "/", "/bin/sh", "-c", guardScript, "fdc-postgres-guard", dir, strconv.Itoa(owner))
-	cmd.Cancel = nil
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C in the terminal is not for it
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("guard %s: %w", dir, err)
-	}
-	return cmd, nil
-}

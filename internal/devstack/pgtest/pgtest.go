@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fdc/internal/devstack/embedpg"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/postgres"
 	"fdc/migrations"
 )
@@ -94,23 +93,10 @@ func skipIfShort(tb testing.TB) {
 var join = sync.OnceValues(func() (*embedpg.Shared, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cfg := config(run(), "shared")
+	cfg := config(testenv.Run(), "shared")
 	cfg.MaxConnections = maxConnections
 	return embedpg.Join(ctx, cfg)
 })
-
-// run is the process whose end is the end of the test run: `go test`, or this one when it was started another way.
-func run() int {
-	parent := os.Getppid()
-	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent))
-	if err != nil {
-		name, err = exec.Command("ps", "-p", strconv.Itoa(parent), "-o", "comm=").Output() //nolint:gosec,noctx // a number; it is quick
-	}
-	if err == nil && filepath.Base(strings.TrimSpace(string(name))) == "go" {
-		return parent
-	}
-	return os.Getpid()
-}
 
 func config(owner int, name string) embedpg.Config {
 	return embedpg.Config{

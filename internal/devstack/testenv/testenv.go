@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -32,6 +35,20 @@ func Parallel(tests int) {
 	if err := flag.Set("test.parallel", strconv.Itoa(tests)); err != nil {
 		panic(err) // testing has no such flag
 	}
+}
+
+// Run returns the process that ends with the test run: `go test`, or this process if something else started it. What the
+// test processes of a run share is kept under this number.
+func Run() int {
+	parent := os.Getppid()
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent))
+	if err != nil {
+		name, err = exec.Command("ps", "-p", strconv.Itoa(parent), "-o", "comm=").Output() //nolint:gosec,noctx // a number; it is quick
+	}
+	if err == nil && filepath.Base(strings.TrimSpace(string(name))) == "go" {
+		return parent
+	}
+	return os.Getpid()
 }
 
 // given are the ports that this process was given.
