@@ -18,10 +18,11 @@ import (
 	"fdc"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/service"
+	"fdc/internal/service/auditarchiver"
 )
 
 var configs = []any{
-	new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(service.AuditArchiverConfig),
+	new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(auditarchiver.Config),
 	new(service.MigrateConfig),
 }
 

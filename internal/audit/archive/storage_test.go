@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bytes"
@@ -122,8 +122,8 @@ func TestStorageAway(t *testing.T) {
 	_, err = s.Keys(ctx)
 	require.Equal(t, fault.Unavailable, fault.KindOf(err), "%v", err)
 	require.NoError(t, s.Close())
-	for _, wrong := range []string{"", "archive", "file://archive", "file:archive", "s3://", "http://x", "nats://", "\x00"} {
-		require.Error(t, CheckArchiveURL(wrong), wrong)
+	for _, wrong := range []string{"archive", "file://archive", "file:archive", "s3://", "http://x", "nats://", "\x00"} {
+		require.Error(t, Location{wrong}.Validate(), wrong)
 		_, err := OpenStorage(t.Context(), wrong, nil)
 		require.Error(t, err, wrong)
 	}

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"context"
@@ -35,8 +35,36 @@ type Storage interface {
 // errNoObject says that there is no such object.
 var errNoObject = errors.New("there is no such object in the archive")
 
-// CheckArchiveURL says what is wrong with an ARCHIVE_URL.
-func CheckArchiveURL(text string) error {
+// Location says where the archive is.
+type Location struct {
+	URL string `env:"ARCHIVE_URL"` // empty: the folder archive in the working directory
+}
+
+// Validate names what is malformed.
+func (l Location) Validate() error {
+	if l.URL == "" {
+		return nil
+	}
+	if err := checkURL(l.URL); err != nil {
+		return fmt.Errorf("ARCHIVE_URL: %w", err)
+	}
+	return nil
+}
+
+// Open opens the archive. For an archive in NATS, js is the connection of the user audit-archiver.
+func (l Location) Open(ctx context.Context, js jetstream.JetStream) (Storage, error) {
+	if l.URL != "" {
+		return OpenStorage(ctx, l.URL, js)
+	}
+	dir, err := filepath.Abs("archive")
+	if err != nil {
+		return nil, fmt.Errorf("ARCHIVE_URL: %w", err)
+	}
+	return OpenDir(dir)
+}
+
+// checkURL reports what is wrong with an ARCHIVE_URL.
+func checkURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil {
 		return errors.New("not a URL")
@@ -50,10 +78,10 @@ func CheckArchiveURL(text string) error {
 	return nil
 }
 
-// ObjectStore is the bucket of a nats:// ARCHIVE_URL, empty when it is another.
-func ObjectStore(archiveURL string) string {
-	bucket, _, _ := strings.Cut(strings.TrimPrefix(archiveURL, "nats://"), "?")
-	if !strings.HasPrefix(archiveURL, "nats://") {
+// ObjectStore returns the bucket of an archive in NATS, empty for an archive elsewhere.
+func (l Location) ObjectStore() string {
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(l.URL, "nats://"), "?")
+	if !strings.HasPrefix(l.URL, "nats://") {
 		return ""
 	}
 	return strings.TrimSuffix(bucket, "/")
@@ -62,10 +90,10 @@ func ObjectStore(archiveURL string) string {
 // OpenStorage opens the place that an ARCHIVE_URL names: file:///FOLDER (made when it isn't there), s3://BUCKET and gs://BUCKET with the
 // parameters and credentials of https://gocloud.dev/howto/blob/, or nats://BUCKET, a JetStream object store, for which js is needed.
 func OpenStorage(ctx context.Context, archiveURL string, js jetstream.JetStream) (Storage, error) {
-	if err := CheckArchiveURL(archiveURL); err != nil {
+	if err := checkURL(archiveURL); err != nil {
 		return nil, fmt.Errorf("ARCHIVE_URL: %w", err)
 	}
-	if bucket := ObjectStore(archiveURL); bucket != "" {
+	if bucket := (Location{archiveURL}).ObjectStore(); bucket != "" {
 		store, err := js.ObjectStore(ctx, bucket)
 		if err != nil {
 			return nil, unavailable(fmt.Errorf("open object store %s: %w", bucket, err))
