@@ -6,24 +6,19 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"gocloud.dev/blob"
-	"gocloud.dev/blob/fileblob"
-	_ "gocloud.dev/blob/gcsblob" // gs://
-	_ "gocloud.dev/blob/s3blob"  // s3://
-	"gocloud.dev/gcerrors"
 
 	"fdc/internal/platform/fault"
 )
 
 // Storage keeps the archive. It is safe for concurrent use.
 type Storage interface {
-	// Put stores what it reads, all of it or, when that fails, nothing new. It replaces what is there.
+	// Put stores what it reads, all of it or, when that fails, nothing new. It replaces an object of that key.
 	Put(ctx context.Context, key string, r io.Reader) error
 	// Open reads an object; errNoObject when there is none.
 	Open(ctx context.Context, key string) (io.ReadCloser, error)
@@ -45,10 +40,8 @@ func (l Location) Validate() error {
 	if l.URL == "" {
 		return nil
 	}
-	if err := checkURL(l.URL); err != nil {
-		return fmt.Errorf("ARCHIVE_URL: %w", err)
-	}
-	return nil
+	_, err := parseURL(l.URL)
+	return err
 }
 
 // Open opens the archive. For an archive in NATS, js is the connection of the user audit-archiver.
@@ -63,65 +56,97 @@ func (l Location) Open(ctx context.Context, js jetstream.JetStream) (Storage, er
 	return OpenDir(dir)
 }
 
-// checkURL reports what is wrong with an ARCHIVE_URL.
-func checkURL(text string) error {
-	u, err := url.Parse(text)
-	if err != nil {
-		return errors.New("not a URL")
-	}
-	switch {
-	case u.Scheme == "file" && u.Host == "" && filepath.IsAbs(u.Path):
-	case slices.Contains([]string{"s3", "gs", "nats"}, u.Scheme) && u.Host != "":
-	default:
-		return errors.New("want file:///FOLDER, s3://BUCKET, gs://BUCKET or nats://BUCKET")
-	}
-	return nil
-}
-
 // ObjectStore returns the bucket of an archive in NATS, empty for an archive elsewhere.
 func (l Location) ObjectStore() string {
-	bucket, _, _ := strings.Cut(strings.TrimPrefix(l.URL, "nats://"), "?")
-	if !strings.HasPrefix(l.URL, "nats://") {
-		return ""
+	if u, err := parseURL(l.URL); err == nil && u.scheme == "nats" {
+		return u.name
 	}
-	return strings.TrimSuffix(bucket, "/")
+	return ""
 }
 
-// OpenStorage opens the place that an ARCHIVE_URL names: file:///FOLDER (made when it isn't there), s3://BUCKET and gs://BUCKET with the
-// parameters and credentials of https://gocloud.dev/howto/blob/, or nats://BUCKET, a JetStream object store, for which js is needed.
-func OpenStorage(ctx context.Context, archiveURL string, js jetstream.JetStream) (Storage, error) {
-	if err := checkURL(archiveURL); err != nil {
-		return nil, fmt.Errorf("ARCHIVE_URL: %w", err)
+// target is an ARCHIVE_URL that was checked.
+type target struct {
+	scheme string
+	name   string // of the bucket; the path of a folder
+	params map[string]string
+}
+
+// parameters are those of an ARCHIVE_URL, by its scheme. The names are those of gocloud.dev, which read the URL in earlier versions.
+var parameters = map[string][]string{
+	"file": nil,
+	"s3":   {"region", "endpoint", "use_path_style", "s3ForcePathStyle", "disable_https", "anonymous", "profile", "ssetype", "kmskeyid"},
+	"gs":   {"endpoint", "disable_https", "anonymous", "profile"},
+	"nats": nil,
+}
+
+// switches are the parameters that are true or false.
+var switches = []string{"use_path_style", "s3ForcePathStyle", "disable_https", "anonymous"}
+
+func parseURL(text string) (*target, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, errors.New("ARCHIVE_URL: not a URL")
 	}
-	if bucket := (Location{archiveURL}).ObjectStore(); bucket != "" {
-		store, err := js.ObjectStore(ctx, bucket)
+	allowed, known := parameters[u.Scheme]
+	t := &target{scheme: u.Scheme, name: u.Host, params: map[string]string{}}
+	if u.Scheme == "file" {
+		t.name = u.Path
+		known = u.Host == "" && filepath.IsAbs(u.Path)
+	} else if strings.Trim(u.Path, "/") != "" {
+		known = false
+	}
+	if !known || t.name == "" || u.User != nil || u.Fragment != "" {
+		return nil, errors.New("ARCHIVE_URL: want file:///FOLDER, s3://BUCKET, gs://BUCKET or nats://BUCKET")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, errors.New("ARCHIVE_URL: the parameters are malformed")
+	}
+	for name, values := range query {
+		switch {
+		case len(allowed) == 0:
+			return nil, fmt.Errorf("ARCHIVE_URL: %s:// takes no parameters", u.Scheme)
+		case !slices.Contains(allowed, name):
+			return nil, fmt.Errorf("ARCHIVE_URL: unknown parameter %.40q; %s:// takes %s", name, u.Scheme, strings.Join(allowed, ", "))
+		case len(values) != 1:
+			return nil, fmt.Errorf("ARCHIVE_URL: give the parameter %s once", name)
+		}
+		if _, err := strconv.ParseBool(values[0]); err != nil && slices.Contains(switches, name) {
+			return nil, fmt.Errorf("ARCHIVE_URL: the parameter %s is neither true nor false", name)
+		}
+		t.params[name] = values[0]
+	}
+	if u.Scheme == "s3" || u.Scheme == "gs" {
+		_, _, err = t.client() // an endpoint, for instance
+	}
+	return t, err
+}
+
+// on reports whether a switch is set to true.
+func (t *target) on(name string) bool {
+	value, _ := strconv.ParseBool(t.params[name]) // was checked
+	return value
+}
+
+// OpenStorage opens the place that an ARCHIVE_URL names: file:///FOLDER (made when it isn't there), s3://BUCKET, gs://BUCKET, or
+// nats://BUCKET, a JetStream object store, for which js is needed. Access to a bucket is first tried by the first call.
+func OpenStorage(ctx context.Context, archiveURL string, js jetstream.JetStream) (Storage, error) {
+	t, err := parseURL(archiveURL)
+	if err != nil {
+		return nil, err
+	}
+	switch t.scheme {
+	case "file":
+		return OpenDir(t.name)
+	case "nats":
+		store, err := js.ObjectStore(ctx, t.name)
 		if err != nil {
-			return nil, unavailable(fmt.Errorf("open object store %s: %w", bucket, err))
+			return nil, unavailable(fmt.Errorf("open object store %s: %w", t.name, err))
 		}
 		return &objectStorage{store}, nil
+	default:
+		return openBucket(t)
 	}
-	if dir, ok := strings.CutPrefix(archiveURL, "file://"); ok {
-		return OpenDir(dir)
-	}
-	bucket, err := blob.OpenBucket(ctx, archiveURL)
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("open %s: %w", archiveURL, err))
-	}
-	return &blobStorage{bucket}, nil
-}
-
-// OpenDir opens an archive that is a folder, and makes it when it isn't there.
-func OpenDir(dir string) (Storage, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, unavailable(err)
-	}
-	// Without metadata files: a month is the files that its manifest names, to be copied by any means. And the temporary files beside
-	// the others: a rename must not cross devices.
-	bucket, err := fileblob.OpenBucket(dir, &fileblob.Options{Metadata: fileblob.MetadataDontWrite, NoTempDir: true})
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("open %s: %w", dir, err))
-	}
-	return &blobStorage{bucket}, nil
 }
 
 // unavailable marks trouble with the storage, which is nobody's fault and may pass.
@@ -129,88 +154,8 @@ func unavailable(err error) error {
 	return fault.Wrap(err, fault.Unavailable, "archive-unavailable", "The audit archive (ARCHIVE_URL) can't be used right now.")
 }
 
-type blobStorage struct{ *blob.Bucket }
-
-func (s *blobStorage) Put(ctx context.Context, key string, r io.Reader) error {
-	writeCtx, cancel := context.WithCancel(ctx) // cancelled before Close, it leaves nothing
-	defer cancel()
-	w, err := s.NewWriter(writeCtx, key, &blob.WriterOptions{DisableContentTypeDetection: true, ContentType: "application/octet-stream"})
-	if err != nil {
-		return unavailable(fmt.Errorf("write %s: %w", key, err))
-	}
-	if _, err := io.Copy(w, r); err != nil {
-		cancel()
-		_ = w.Close() // it says that it was cancelled
-		return unavailable(fmt.Errorf("write %s: %w", key, err))
-	}
-	if err := w.Close(); err != nil {
-		return unavailable(fmt.Errorf("write %s: %w", key, err))
-	}
-	return nil
-}
-
-func (s *blobStorage) Open(ctx context.Context, key string) (io.ReadCloser, error) {
-	r, err := s.NewReader(ctx, key, nil)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return nil, fmt.Errorf("%s: %w", key, errNoObject)
-	}
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("read %s: %w", key, err))
-	}
-	return r, nil
-}
-
-func (s *blobStorage) Keys(ctx context.Context) ([]string, error) {
-	var keys []string
-	for list := s.List(nil); ; {
-		object, err := list.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return keys, nil
-		}
-		if err != nil {
-			return nil, unavailable(fmt.Errorf("list the archive: %w", err))
-		}
-		keys = append(keys, object.Key)
-	}
-}
-
-type objectStorage struct{ jetstream.ObjectStore }
-
-func (s *objectStorage) Put(ctx context.Context, key string, r io.Reader) error {
-	if _, err := s.ObjectStore.Put(ctx, jetstream.ObjectMeta{Name: key}, r); err != nil {
-		return unavailable(fmt.Errorf("write %s: %w", key, err))
-	}
-	return nil
-}
-
-func (s *objectStorage) Open(ctx context.Context, key string) (io.ReadCloser, error) {
-	r, err := s.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrObjectNotFound) {
-		return nil, fmt.Errorf("%s: %w", key, errNoObject)
-	}
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("read %s: %w", key, err))
-	}
-	return r, nil
-}
-
-func (s *objectStorage) Keys(ctx context.Context) ([]string, error) {
-	list, err := s.List(ctx)
-	if errors.Is(err, jetstream.ErrNoObjectsFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, unavailable(fmt.Errorf("list the archive: %w", err))
-	}
-	keys := make([]string, len(list))
-	for i, object := range list {
-		keys[i] = object.Name
-	}
-	slices.Sort(keys)
-	return keys, nil
-}
-
-func (s *objectStorage) Close() error { return nil }
+// isUnavailable reports trouble with the storage.
+func isUnavailable(err error) bool { return fault.KindOf(err) == fault.Unavailable }
 
 // readObject reads a small object.
 func readObject(ctx context.Context, s Storage, key string) ([]byte, error) {
@@ -229,6 +174,3 @@ func readObject(ctx context.Context, s Storage, key string) ([]byte, error) {
 	}
 	return body, nil
 }
-
-// isUnavailable reports trouble with the storage.
-func isUnavailable(err error) bool { return fault.KindOf(err) == fault.Unavailable }
