@@ -5,7 +5,7 @@ import (
 	"os"
 
 	"fdc/internal/platform/daemon"
-	"fdc/internal/service"
+	"fdc/internal/service/auditarchiver"
 )
 
-func main() { os.Exit(daemon.Main("audit-archiver", os.Environ(), os.Stderr, service.AuditArchiver)) }
+func main() { os.Exit(daemon.Main("audit-archiver", os.Environ(), os.Stderr, auditarchiver.Main)) }

@@ -19,6 +19,7 @@ import (
 
 	"fdc/events"
 	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/devstack"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
@@ -38,19 +39,19 @@ const signingKey = "AUDIT_SIGNING_KEY"
 type auditTools struct {
 	pool    *pgxpool.Pool
 	js      jetstream.JetStream
-	storage audit.Storage
+	storage archive.Storage
 	where   string             // of the storage
 	key     ed25519.PrivateKey // nil: there is none here
 	config  operatorConfig
 }
 
-func (t *auditTools) archiver(c *cli) *audit.Archiver {
-	return audit.NewArchiver(audit.ArchiveConfig{Database: t.config.Database, Storage: t.storage, Key: t.key, Log: zerolog.New(c.stderr).Level(zerolog.WarnLevel)})
+func (t *auditTools) archiver(c *cli) *archive.Archiver {
+	return archive.NewArchiver(archive.Config{Database: t.config.Database, Storage: t.storage, Key: t.key, Log: zerolog.New(c.stderr).Level(zerolog.WarnLevel)})
 }
 
 // withAudit runs fn with the database, NATS, the archive and the key of the environment, or of a running fdc dev.
 func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTools) error) error {
-	archive := service.ArchiveConfig{URL: c.environ["ARCHIVE_URL"]}
+	location := archive.Location{URL: c.environ["ARCHIVE_URL"]}
 	signing, err := daemon.FromFile(c.environ, signingKey)
 	if err != nil {
 		return &daemon.UsageError{Err: err}
@@ -60,8 +61,8 @@ func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTool
 		if err != nil {
 			return fmt.Errorf("--data: %w", err)
 		}
-		if archive.URL == "" {
-			archive.URL = devstack.ArchiveURL(data)
+		if location.URL == "" {
+			location.URL = devstack.ArchiveURL(data)
 		}
 		if signing == "" {
 			kept, err := devstack.ReadAuditKey(data)
@@ -71,12 +72,12 @@ func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTool
 			signing = kept.Reveal()
 		}
 	}
-	if err := archive.Validate(); err != nil {
+	if err := location.Validate(); err != nil {
 		return &daemon.UsageError{Err: err}
 	}
-	t := &auditTools{where: archive.URL}
+	t := &auditTools{where: location.URL}
 	if signing != "" {
-		if t.key, err = audit.ParseSigningKey(signing); err != nil {
+		if t.key, err = archive.ParseSigningKey(signing); err != nil {
 			return usage("%s: %w", signingKey, err)
 		}
 	}
@@ -95,7 +96,7 @@ func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTool
 	if t.js, err = bus.JetStream(nc); err != nil {
 		return err
 	}
-	if t.storage, err = archive.Open(ctx, t.js); err != nil {
+	if t.storage, err = location.Open(ctx, t.js); err != nil {
 		return err
 	}
 	return errors.Join(fn(ctx, t), t.storage.Close())
@@ -128,7 +129,7 @@ func readPublicKey(file string) (ed25519.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--public-key: %w", err)
 	}
-	key, err := audit.ParsePublicKey(text)
+	key, err := archive.ParsePublicKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("--public-key %s: %w", file, err)
 	}
@@ -347,13 +348,13 @@ func (c *cli) verifyDir(ctx context.Context, dir, keyFile, month string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return fmt.Errorf("--dir: %w", err)
 	}
-	storage, err := audit.OpenDir(dir)
+	storage, err := archive.OpenDir(dir)
 	if err != nil {
 		return err
 	}
 	defer storage.Close() //nolint:errcheck // it was only read
 	progress := c.bar()
-	report, err := audit.Verify(ctx, storage, key, month, progress.tell)
+	report, err := archive.Verify(ctx, storage, key, month, progress.tell)
 	progress.end()
 	if err != nil {
 		return err
@@ -367,18 +368,18 @@ func (c *cli) verifyAll(ctx context.Context, t *auditTools, key ed25519.PublicKe
 	if err != nil {
 		return err
 	}
-	history, err := audit.ReadCheckpoints(ctx, t.js, key)
+	history, err := archive.ReadCheckpoints(ctx, t.js, key)
 	if err != nil {
 		return err
 	}
 	progress := c.bar()
 	defer progress.end()
-	report := audit.Report{Months: []audit.Manifest{}, Findings: []audit.Finding{}}
+	report := archive.Report{Months: []archive.Manifest{}, Findings: []archive.Finding{}}
 	archived := slices.ContainsFunc(list, func(p audit.Partition) bool {
 		return (month == "" || p.Month == month) && (p.State == audit.StateArchived || p.State == audit.StateRestored)
 	})
 	if archived {
-		if report, err = audit.Verify(ctx, t.storage, key, month, progress.tell); err != nil {
+		if report, err = archive.Verify(ctx, t.storage, key, month, progress.tell); err != nil {
 			return err
 		}
 		if f := history.Cut(report.Months); f != nil {
@@ -389,7 +390,7 @@ func (c *cli) verifyAll(ctx context.Context, t *auditTools, key ed25519.PublicKe
 		if month != "" && p.Month != month || p.State != audit.StateAttached && p.State != audit.StateRestored {
 			continue
 		}
-		rows, added, findings, err := audit.VerifyLive(ctx, t.pool, history, p.Month)
+		rows, added, findings, err := archive.VerifyLive(ctx, t.pool, history, p.Month)
 		if err != nil {
 			return err
 		}
@@ -404,7 +405,7 @@ func (c *cli) verifyAll(ctx context.Context, t *auditTools, key ed25519.PublicKe
 	return c.printReport(report)
 }
 
-func (c *cli) printReport(r audit.Report) error {
+func (c *cli) printReport(r archive.Report) error {
 	if c.json {
 		if err := c.printJSON(r); err != nil {
 			return err
@@ -441,7 +442,7 @@ func (c *cli) verifyProof(file, keyFile string) error {
 	if err != nil {
 		return fmt.Errorf("--proof: %w", err)
 	}
-	proof, err := audit.ParseProof(text)
+	proof, err := archive.ParseProof(text)
 	if err != nil {
 		return fmt.Errorf("--proof %s: %w", file, err)
 	}
@@ -471,7 +472,7 @@ func (c *cli) auditProve() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				proof, err := audit.Prove(ctx, t.storage, key, args[0])
+				proof, err := archive.Prove(ctx, t.storage, key, args[0])
 				if err != nil {
 					return err
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/platform/daemon"
 )
 
@@ -65,7 +66,7 @@ func (d *dev) testAudit(t *testing.T) {
 	require.Regexp(t, `WRONG  2024-01: row \d+`, out)
 	d.run(t, daemon.ExitOK, "audit", "verify", "2024-01")
 
-	var report audit.Report
+	var report archive.Report
 	d.json(t, &report, "audit", "verify")
 	require.Len(t, report.Months, 1)
 	_, problem := d.run(t, daemon.ExitFailed, "audit", "export", "--to", "2024-02-01")

@@ -10,12 +10,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
-	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/devstack"
 	"fdc/internal/doctor"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/seal"
-	"fdc/internal/service"
 )
 
 func (c *cli) doctor() *cobra.Command {
@@ -99,11 +98,13 @@ func (c *cli) doctorConfig() (doctor.Config, error) {
 			return doctor.Config{}, err
 		}
 	}
-	archive := service.ArchiveConfig{URL: d.ArchiveURL}
-	if err := archive.Validate(); err != nil {
+	location := archive.Location{URL: d.ArchiveURL}
+	if err := location.Validate(); err != nil {
 		return doctor.Config{}, &daemon.UsageError{Err: err}
 	}
-	d.OpenArchive = func(ctx context.Context, js jetstream.JetStream) (audit.Storage, error) { return archive.Open(ctx, js) }
+	d.OpenArchive = func(ctx context.Context, js jetstream.JetStream) (archive.Storage, error) {
+		return location.Open(ctx, js)
+	}
 	return d, nil
 }
 

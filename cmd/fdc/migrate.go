@@ -3,10 +3,17 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"fdc/internal/audit/archive"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/telemetry"
 	"fdc/internal/service"
 )
+
+// migrateConfig is the environment of fdc migrate.
+type migrateConfig struct {
+	service.MigrateConfig
+	Archive archive.Location
+}
 
 func (c *cli) migrate() *cobra.Command {
 	return &cobra.Command{
@@ -18,11 +25,12 @@ func (c *cli) migrate() *cobra.Command {
 			"is provision. It may run while services run.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := daemon.ParseEnv[service.MigrateConfig](c.environ)
+			config, err := daemon.ParseEnv[migrateConfig](c.environ)
 			if err != nil {
 				return err
 			}
-			return service.RunMigrate(cmd.Context(), config, telemetry.Logger(config.Telemetry, c.stderr, "migrate"))
+			config.ArchiveBucket = config.Archive.ObjectStore()
+			return service.RunMigrate(cmd.Context(), config.MigrateConfig, telemetry.Logger(config.Telemetry, c.stderr, "migrate"))
 		},
 	}
 }

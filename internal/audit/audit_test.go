@@ -104,33 +104,33 @@ func TestRowIsAFunctionOfTheEvent(t *testing.T) {
 		"access.denied": ResultDenied, "auth.login_failed": ResultFailed, "sync.failed": ResultFailed,
 	}
 	for _, ev := range golden(t) {
-		r, err := rowOf(ev)
+		r, err := RowOf(ev)
 		require.NoError(t, err)
 
 		raw, err := events.Encode(ev)
 		require.NoError(t, err)
 		decoded, err := events.Decode(raw)
 		require.NoError(t, err)
-		again, err := rowOf(decoded)
+		again, err := RowOf(decoded)
 		require.NoError(t, err)
 		require.Equal(t, r, again)
 
-		require.Equal(t, ev.ID, r.eventID.String())
-		require.Equal(t, ev.WorkspaceID, r.workspaceID.String())
-		require.Equal(t, ev.UserID, r.userID.String())
-		require.Equal(t, ev.Time, r.occurredAt)
-		require.Equal(t, ev.Action(), r.action)
-		require.Equal(t, ev.Subject, r.targetID)
-		require.Equal(t, []string{ev.ActorID, ev.RequestID, ev.IP, ev.UserAgent}, []string{r.actorID, r.requestID, r.ip, r.userAgent})
+		require.Equal(t, ev.ID, r.EventID.String())
+		require.Equal(t, ev.WorkspaceID, r.WorkspaceID.String())
+		require.Equal(t, ev.UserID, r.UserID.String())
+		require.Equal(t, ev.Time, r.OccurredAt)
+		require.Equal(t, ev.Action(), r.Action)
+		require.Equal(t, ev.Subject, r.TargetID)
+		require.Equal(t, []string{ev.ActorID, ev.RequestID, ev.IP, ev.UserAgent}, []string{r.ActorID, r.RequestID, r.IP, r.UserAgent})
 		want := ResultOK
-		if result, ok := odd[r.action]; ok {
+		if result, ok := odd[r.Action]; ok {
 			want = result
-			delete(odd, r.action)
+			delete(odd, r.Action)
 		}
-		require.Equal(t, want, r.result, r.action)
+		require.Equal(t, want, r.Result, r.Action)
 		data, err := json.Marshal(ev.Data)
 		require.NoError(t, err)
-		require.JSONEq(t, string(data), r.changes)
+		require.JSONEq(t, string(data), r.Changes)
 	}
 	require.Empty(t, odd)
 }
@@ -140,10 +140,10 @@ func TestAddressesAreMasked(t *testing.T) {
 	// Encode refuses such an event; the log would not keep the address even so.
 	ev := events.New(events.Meta{Source: "/fdc/api", ActorID: events.SystemActor}, "",
 		events.UserCreated{UserID: events.NewID(), Version: 1, Email: "alice@example.com"})
-	r, err := rowOf(ev)
+	r, err := RowOf(ev)
 	require.NoError(t, err)
-	require.NotContains(t, r.changes, "alice")
-	require.Contains(t, r.changes, `"a***@example.com"`)
+	require.NotContains(t, r.Changes, "alice")
+	require.Contains(t, r.Changes, `"a***@example.com"`)
 }
 
 func TestReplayGivesTheSameRows(t *testing.T) {
@@ -268,7 +268,7 @@ func TestTroubleOfTheDatabaseIsHeld(t *testing.T) {
 			tx, err := db.Pool.Begin(t.Context())
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, tx.Rollback(context.Background())) })
-			require.NoError(t, lockMaking(t.Context(), tx))
+			require.NoError(t, LockPartitions(t.Context(), tx))
 			return db.Pool
 		},
 		"closed": func(t *testing.T, db *pgtest.DB) *pgxpool.Pool {

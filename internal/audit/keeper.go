@@ -63,7 +63,7 @@ func (k *Keeper) EnsureAhead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(ctx, conn)
+	defer postgres.HangUp(ctx, conn)
 	return k.ensure(ctx, conn)
 }
 
@@ -90,7 +90,7 @@ func (k *Keeper) term(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(ctx, conn)
+	defer postgres.HangUp(ctx, conn)
 	timeout := sessionTimeout.Milliseconds()
 	_, err = conn.Exec(ctx, fmt.Sprintf(`SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`, timeout, timeout))
 	if err != nil {
@@ -153,9 +153,9 @@ func (k *Keeper) alert(ctx context.Context, conn *pgx.Conn, ahead int) error {
 	low := ahead < AlertBelow
 	if low && !k.low.Load() {
 		k.log.Error().Int("months_ahead", ahead).Msg("audit partitions run out")
-		last := monthOf(k.now()).add(max(ahead, 0))
+		last := MonthOf(k.now()).Add(max(ahead, 0))
 		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			return outbox.Append(ctx, tx, events.New(events.Meta{Source: source, ActorID: events.SystemActor}, "",
+			return outbox.Append(ctx, tx, events.New(events.Meta{Source: Source, ActorID: events.SystemActor}, "",
 				events.AuditPartitionsLow{Month: last.String(), Ahead: int64(max(ahead, 0))}))
 		})
 		if err != nil {
@@ -164,11 +164,4 @@ func (k *Keeper) alert(ctx context.Context, conn *pgx.Conn, ahead int) error {
 	}
 	k.low.Store(low)
 	return nil
-}
-
-// hangUp closes the connection, which frees its locks; a dead connection has freed them already.
-func hangUp(ctx context.Context, conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx)
 }

@@ -7,56 +7,62 @@ import (
 	"time"
 )
 
-// month is the first moment of a month, in UTC.
-type month struct{ start time.Time }
+// Month is a month of the log, in UTC.
+type Month struct{ start time.Time }
 
-func monthOf(t time.Time) month {
+// MonthOf returns the month that a time is in.
+func MonthOf(t time.Time) Month {
 	t = t.UTC()
-	return month{time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)}
+	return Month{time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)}
 }
 
-func (m month) add(n int) month { return month{m.start.AddDate(0, n, 0)} }
+// Add returns the month n months later.
+func (m Month) Add(n int) Month { return Month{m.start.AddDate(0, n, 0)} }
 
-func (m month) before(o month) bool { return m.start.Before(o.start) }
+// Before reports whether m is earlier than o.
+func (m Month) Before(o Month) bool { return m.start.Before(o.start) }
+
+// Start returns the first moment of the month.
+func (m Month) Start() time.Time { return m.start }
 
 // String is YYYY-MM.
-func (m month) String() string { return m.start.Format("2006-01") }
+func (m Month) String() string { return m.start.Format("2006-01") }
 
 // bound is the month's first moment as a partition bound. The explicit +00 keeps the session's time zone out of it.
-func (m month) bound() string { return m.start.Format("2006-01-02 15:04:05+00") }
+func (m Month) bound() string { return m.start.Format("2006-01-02 15:04:05+00") }
 
-// bounds is the condition that the month's rows fulfil.
-func (m month) bounds() string {
-	return fmt.Sprintf("occurred_at >= '%s' AND occurred_at < '%s'", m.bound(), m.add(1).bound())
+// Bounds is the condition that the month's rows fulfil.
+func (m Month) Bounds() string {
+	return fmt.Sprintf("occurred_at >= '%s' AND occurred_at < '%s'", m.bound(), m.Add(1).bound())
 }
 
-// parseMonth reads YYYY-MM.
-func parseMonth(text string) (month, error) {
+// ParseMonth reads YYYY-MM.
+func ParseMonth(text string) (Month, error) {
 	t, err := time.Parse("2006-01", text)
 	if err != nil {
-		return month{}, fmt.Errorf("%q is no month; want YYYY-MM", text)
+		return Month{}, fmt.Errorf("%q is no month; want YYYY-MM", text)
 	}
-	return month{t}, nil
+	return Month{t}, nil
 }
 
 const tablePrefix = table + "_"
 
-// table is the name of the month's partition: audit_logs_YYYY_MM.
-func (m month) table() string {
+// Table is the name of the month's partition: audit_logs_YYYY_MM.
+func (m Month) Table() string {
 	return fmt.Sprintf("%s%04d_%02d", tablePrefix, m.start.Year(), m.start.Month())
 }
 
 // parseTable is the month whose partition has that name; false for every name that table would not give.
-func parseTable(name string) (month, bool) {
+func parseTable(name string) (Month, bool) {
 	rest, ok := strings.CutPrefix(name, tablePrefix)
 	if !ok || len(rest) != len("2006_01") || rest[4] != '_' {
-		return month{}, false
+		return Month{}, false
 	}
 	year, err1 := strconv.Atoi(rest[:4])
 	number, err2 := strconv.Atoi(rest[5:])
 	if err1 != nil || err2 != nil || number < 1 || number > 12 {
-		return month{}, false
+		return Month{}, false
 	}
-	m := month{time.Date(year, time.Month(number), 1, 0, 0, 0, 0, time.UTC)}
-	return m, m.table() == name
+	m := Month{time.Date(year, time.Month(number), 1, 0, 0, 0, 0, time.UTC)}
+	return m, m.Table() == name
 }

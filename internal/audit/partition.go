@@ -19,13 +19,13 @@ import (
 const MonthsAhead = 4
 
 // firstMonth is where the log begins. No event of this system is older.
-var firstMonth = month{time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC)}
+var firstMonth = Month{time.Date(2020, time.January, 1, 0, 0, 0, 0, time.UTC)}
 
 // maxMonthsAhead is how far from now an event may lie in the future and still get a partition.
 const maxMonthsAhead = 13
 
-// source is who makes partitions, in their events, whichever process it is.
-const source = "/fdc/audit-archiver"
+// Source is who makes, archives and restores partitions, in their events, whichever process it is.
+const Source = "/fdc/audit-archiver"
 
 // makingLock serialises the making of partitions among all processes; any number that nothing else in the database uses.
 const makingLock = 0x0fdc_a0d1
@@ -46,6 +46,9 @@ type Partition struct {
 	Rows  int64  `json:"rows"`  // an estimate, unless it is archived
 	Bytes int64  `json:"bytes"` // with its indexes; of an archived one the archive's
 }
+
+// Attached reports whether the month's entries are in the log.
+func (p *Partition) Attached() bool { return p.State == StateAttached || p.State == StateRestored }
 
 // States of a partition.
 const (
@@ -93,9 +96,9 @@ func EnsurePartitions(ctx context.Context, db DB, now time.Time, aheadMonths int
 		return nil, err
 	}
 	attached := attachedMonths(list)
-	current := monthOf(now)
+	current := MonthOf(now)
 	for n := range aheadMonths + 1 {
-		m := current.add(n)
+		m := current.Add(n)
 		if attached[m.String()] {
 			continue
 		}
@@ -114,9 +117,9 @@ func EnsurePartitions(ctx context.Context, db DB, now time.Time, aheadMonths int
 // current one has none.
 func Ahead(list []Partition, now time.Time) int {
 	attached := attachedMonths(list)
-	current := monthOf(now)
+	current := MonthOf(now)
 	n := 0
-	for attached[current.add(n).String()] {
+	for attached[current.Add(n).String()] {
 		n++
 	}
 	return n - 1
@@ -124,8 +127,8 @@ func Ahead(list []Partition, now time.Time) int {
 
 func attachedMonths(list []Partition) map[string]bool {
 	attached := make(map[string]bool, len(list))
-	for _, p := range list {
-		attached[p.Month] = p.State == StateAttached || p.State == StateRestored
+	for i := range list {
+		attached[list[i].Month] = list[i].Attached()
 	}
 	return attached
 }
@@ -141,12 +144,12 @@ var (
 // CREATE TABLE … PARTITION OF would lock the log against readers and writers alike, and behind a long export everybody
 // would queue. A table made apart and attached takes only SHARE UPDATE EXCLUSIVE on the log, which disturbs neither; it
 // is empty, so attaching scans nothing.
-func ensureMonth(ctx context.Context, db DB, m month) (made bool, err error) {
+func ensureMonth(ctx context.Context, db DB, m Month) (made bool, err error) {
 	err = pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
-		if err := lockMaking(ctx, tx); err != nil {
+		if err := LockPartitions(ctx, tx); err != nil {
 			return err
 		}
-		switch state, err := stateOf(ctx, tx, m); {
+		switch state, err := PartitionState(ctx, tx, m); {
 		case err != nil:
 			return err
 		case state == StateAttached:
@@ -163,7 +166,7 @@ func ensureMonth(ctx context.Context, db DB, m month) (made bool, err error) {
 			return err
 		}
 		made = true
-		meta := events.Meta{Source: source, ActorID: events.SystemActor}
+		meta := events.Meta{Source: Source, ActorID: events.SystemActor}
 		return outbox.Append(ctx, tx, events.New(meta, "", events.AuditPartitionCreated{Month: m.String()}))
 	})
 	if err != nil {

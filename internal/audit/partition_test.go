@@ -107,9 +107,9 @@ func TestMakingAPartitionWaitsForNobody(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tx.Rollback(context.WithoutCancel(t.Context()))) }()
 	require.Equal(t, 1, count(t, tx, `SELECT count(*) FROM audit_logs`))
-	r, err := rowOf(taskEvent(time.Time{}))
+	r, err := RowOf(taskEvent(time.Time{}))
 	require.NoError(t, err)
-	n, err := insertRows(t.Context(), tx, []row{r})
+	n, err := insertRows(t.Context(), tx, []Row{r})
 	require.NoError(t, err)
 	require.Equal(t, int64(1), n)
 
@@ -173,7 +173,7 @@ func TestKeeperOutlivesItsConnection(t *testing.T) {
 	_, err := db.Pool.Exec(t.Context(), `SELECT pg_terminate_backend($1)`, first)
 	require.NoError(t, err)
 	// A partition lost by hand is made again by the next connection.
-	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+pgx.Identifier{monthOf(time.Now()).add(2).table()}.Sanitize())
+	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+pgx.Identifier{MonthOf(time.Now()).Add(2).Table()}.Sanitize())
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		list, err := Partitions(t.Context(), db.Pool)
@@ -210,18 +210,18 @@ func FuzzParseTable(f *testing.F) {
 	}
 	f.Add("", time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC).Unix())
 	f.Fuzz(func(t *testing.T, name string, unix int64) {
-		if m, ok := parseTable(name); ok && m.table() != name {
+		if m, ok := parseTable(name); ok && m.Table() != name {
 			t.Fatalf("%q is read as %s", name, m)
 		}
 		at := time.Unix(unix, 0)
 		if y := at.UTC().Year(); y < 0 || y > 9999 {
 			return
 		}
-		m := monthOf(at)
-		if got, ok := parseTable(m.table()); !ok || got != m {
-			t.Fatalf("%s does not come back from %s", m, m.table())
+		m := MonthOf(at)
+		if got, ok := parseTable(m.Table()); !ok || got != m {
+			t.Fatalf("%s does not come back from %s", m, m.Table())
 		}
-		if at.Before(m.start) || !at.Before(m.add(1).start) {
+		if at.Before(m.Start()) || !at.Before(m.Add(1).Start()) {
 			t.Fatalf("%s is not in %s", at, m)
 		}
 	})
@@ -235,8 +235,8 @@ func TestKeeperAlerts(t *testing.T) {
 	alerts := func() int {
 		return count(t, db.Pool, `SELECT count(*) FROM outbox WHERE subject LIKE 'evt.audit.partitions_low.%'`)
 	}
-	now, next := monthOf(time.Now()), monthOf(time.Now()).add(1)
-	_, err := db.Pool.Exec(t.Context(), `CREATE TABLE `+next.table()+` ()`) // in its way
+	now, next := MonthOf(time.Now()), MonthOf(time.Now()).Add(1)
+	_, err := db.Pool.Exec(t.Context(), `CREATE TABLE `+next.Table()+` ()`) // in its way
 	require.NoError(t, err)
 	for range 2 {
 		require.ErrorIs(t, k.EnsureAhead(t.Context()), errDetached)
@@ -244,10 +244,10 @@ func TestKeeperAlerts(t *testing.T) {
 	}
 	require.Equal(t, 1, count(t, db.Pool, fmt.Sprintf(
 		`SELECT count(*) FROM outbox WHERE convert_from(body, 'UTF8') LIKE '%%"month":"%s","ahead":0%%'`, now)))
-	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.table())
+	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.Table())
 	require.NoError(t, err)
 	require.NoError(t, k.EnsureAhead(t.Context()))
-	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.table()+`; CREATE TABLE `+next.table()+` ()`)
+	_, err = db.Pool.Exec(t.Context(), `DROP TABLE `+next.Table()+`; CREATE TABLE `+next.Table()+` ()`)
 	require.NoError(t, err)
 	require.Error(t, k.EnsureAhead(t.Context()))
 	require.Equal(t, 2, alerts())

@@ -44,8 +44,8 @@ type Filter struct {
 // bounded moves times from before the log's beginning there: nothing else is older, and events can't tell of such times.
 func (f Filter) bounded() Filter {
 	for _, t := range []*time.Time{&f.From, &f.To} {
-		if !t.IsZero() && t.Before(firstMonth.start) {
-			*t = firstMonth.start
+		if !t.IsZero() && t.Before(firstMonth.Start()) {
+			*t = firstMonth.Start()
 		}
 	}
 	return f
@@ -154,11 +154,11 @@ func (l *Log) Archived(ctx context.Context, from, to time.Time) ([]string, error
 	var months []string
 	attached := attachedMonths(list)
 	for _, p := range list {
-		m, err := parseMonth(p.Month)
+		m, err := ParseMonth(p.Month)
 		if err != nil {
 			return nil, err
 		}
-		if !attached[p.Month] && (to.IsZero() || m.start.Before(to)) && (from.IsZero() || m.add(1).start.After(from)) {
+		if !attached[p.Month] && (to.IsZero() || m.Start().Before(to)) && (from.IsZero() || m.Add(1).Start().After(from)) {
 			months = append(months, p.Month)
 		}
 	}

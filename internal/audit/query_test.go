@@ -71,14 +71,14 @@ func TestPagesComeFromIndexes(t *testing.T) {
 		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		require.NoError(t, err)
 		plan := strings.Join(lines, "\n")
-		month := monthOf(now).table()
+		month := MonthOf(now).Table()
 		require.NotContains(t, plan, "Seq Scan on "+month, "%s:\n%s", name, plan)
 		require.Contains(t, plan, month+"_", "%s uses an index of the month:\n%s", name, plan)
 		if of.filter.ActorID == "" { // the actor's has no event ids
 			require.NotContains(t, plan, "Sort", "%s comes in the order of its index:\n%s", name, plan)
 		}
 		if !of.filter.From.IsZero() {
-			require.NotContains(t, plan, monthOf(now).add(2).table(), "%s:\n%s", name, plan)
+			require.NotContains(t, plan, MonthOf(now).Add(2).Table(), "%s:\n%s", name, plan)
 		}
 	}
 }

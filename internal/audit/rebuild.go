@@ -29,6 +29,16 @@ type Rebuilt struct {
 	Examples      []string  `json:"examples"`    // ids of the first of them
 }
 
+// Progress is called with how far a long command is; total is an estimate, 0 when there is none.
+type Progress func(phase string, done, total int64)
+
+// Report calls p, which may be nil.
+func (p Progress) Report(phase string, done, total int64) {
+	if p != nil {
+		p(phase, done, total)
+	}
+}
+
 // rebuildChunk is how many rows are brought to the database at a time.
 const rebuildChunk = 2000
 
@@ -37,11 +47,11 @@ const rebuildChunk = 2000
 // it only compares. It needs a connection of its own, and memory for a chunk of rows.
 func Rebuild(ctx context.Context, conn *pgx.Conn, js jetstream.JetStream, meta events.Meta, name string, write bool, progress Progress) (Rebuilt, error) {
 	report := Rebuilt{Month: name, Examples: []string{}}
-	m, err := parseMonth(name)
+	m, err := ParseMonth(name)
 	if err != nil {
 		return report, fault.New(fault.Invalid, "invalid", "%v.", err)
 	}
-	if m.before(firstMonth) || monthOf(time.Now()).before(m) {
+	if m.Before(firstMonth) || MonthOf(time.Now()).Before(m) {
 		return report, fault.New(fault.Invalid, "invalid", "There is no %s in the audit log.", name)
 	}
 	if _, err := ensureMonth(ctx, conn, m); err != nil {
@@ -74,7 +84,7 @@ func Rebuild(ctx context.Context, conn *pgx.Conn, js jetstream.JetStream, meta e
 }
 
 // collect brings the month's events into the table rebuilt.
-func (r *Rebuilt) collect(ctx context.Context, conn *pgx.Conn, js jetstream.JetStream, m month, progress Progress) error {
+func (r *Rebuilt) collect(ctx context.Context, conn *pgx.Conn, js jetstream.JetStream, m Month, progress Progress) error {
 	stream, err := js.Stream(ctx, bus.Events)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", bus.Events, err)
@@ -85,17 +95,17 @@ func (r *Rebuilt) collect(ctx context.Context, conn *pgx.Conn, js jetstream.JetS
 	}
 	r.Reach = state.FirstTime.UTC()
 	// An event is stored after it happened: those of the month may be anywhere from its beginning to the end of the stream.
-	from := m.start
+	from := m.Start()
 	consumer, err := js.OrderedConsumer(ctx, bus.Events, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &from})
 	if err != nil {
 		return fmt.Errorf("read %s: %w", bus.Events, err)
 	}
-	var chunk []row
+	var chunk []Row
 	flush := func() error {
 		if len(chunk) == 0 {
 			return nil
 		}
-		_, err := conn.CopyFrom(ctx, pgx.Identifier{"rebuilt"}, columns, copySource(chunk))
+		_, err := conn.CopyFrom(ctx, pgx.Identifier{"rebuilt"}, Columns, copySource(chunk))
 		chunk = chunk[:0]
 		return err
 	}
@@ -115,10 +125,10 @@ func (r *Rebuilt) collect(ctx context.Context, conn *pgx.Conn, js jetstream.JetS
 				break
 			}
 			ev, err := events.Decode(msg.Data())
-			if err != nil || monthOf(ev.Time) != m {
+			if err != nil || MonthOf(ev.Time) != m {
 				continue // what can't be read has no row either
 			}
-			one, err := rowOf(ev)
+			one, err := RowOf(ev)
 			if err != nil {
 				continue
 			}
@@ -134,7 +144,7 @@ func (r *Rebuilt) collect(ctx context.Context, conn *pgx.Conn, js jetstream.JetS
 		if err := flush(); err != nil {
 			return err
 		}
-		progress.tell("reading events", int64(last), int64(state.LastSeq)) //nolint:gosec // sequences of a stream
+		progress.Report("reading events", int64(last), int64(state.LastSeq)) //nolint:gosec // sequences of a stream
 		if n == 0 {
 			break // the stream ends with messages that are gone
 		}
@@ -147,25 +157,25 @@ const (
 	sameRow    = `l.occurred_at = r.occurred_at AND l.event_id = r.event_id`
 	sameValues = `(l.workspace_id, l.actor_id, l.user_id, l.action, l.target_type, l.target_id, l.request_id, l.ip, l.user_agent, l.result, l.changes)
 		IS NOT DISTINCT FROM
-		(r.workspace_id, r.actor_id, r.user_id, r.action, r.target_type, r.target_id, r.request_id, r.ip, r.user_agent, r.result, r.changes)`
+		(r.workspace_id, r.actor_id, r.user_id, r.Action, r.target_type, r.target_id, r.request_id, r.IP, r.user_agent, r.Result, r.Changes)`
 )
 
 // compare counts what differs.
-func (r *Rebuilt) compare(ctx context.Context, tx pgx.Tx, m month) error {
+func (r *Rebuilt) compare(ctx context.Context, tx pgx.Tx, m Month) error {
 	err := tx.QueryRow(ctx, `
 		SELECT count(*) FILTER (WHERE l.event_id IS NULL), count(*) FILTER (WHERE l.event_id IS NOT NULL AND NOT (`+sameValues+`))
 		FROM rebuilt r LEFT JOIN audit_logs l ON `+sameRow).Scan(&r.Missing, &r.Different)
 	if err != nil {
 		return err
 	}
-	reach := m.start
+	reach := m.Start()
 	if r.Reach.After(reach) {
 		reach = r.Reach
 	}
 	if !r.Reach.IsZero() {
 		err = tx.QueryRow(ctx, `
 			SELECT count(*) FROM audit_logs l WHERE l.occurred_at >= $1 AND l.occurred_at < $2
-				AND NOT EXISTS (SELECT FROM rebuilt r WHERE `+sameRow+`)`, reach, m.add(1).start).Scan(&r.Unexplained)
+				AND NOT EXISTS (SELECT FROM rebuilt r WHERE `+sameRow+`)`, reach, m.Add(1).Start()).Scan(&r.Unexplained)
 		if err != nil {
 			return err
 		}

@@ -19,59 +19,67 @@ const (
 	ResultFailed = "failed"
 )
 
-// row is an event as audit_logs holds it. Its fields are in the order of columns.
-type row struct {
-	eventID     pgtype.UUID
-	occurredAt  time.Time
-	workspaceID pgtype.UUID // NULL for events of no workspace
-	actorID     string
-	userID      pgtype.UUID // NULL for events that concern nobody
-	action      string
-	targetType  string
-	targetID    string
-	requestID   string
-	ip          string
-	userAgent   string
-	result      string
-	changes     string // JSON
+// Row is an event as audit_logs stores it. Its fields are in the order of Columns.
+type Row struct {
+	EventID     pgtype.UUID
+	OccurredAt  time.Time
+	WorkspaceID pgtype.UUID // NULL for events of no workspace
+	ActorID     string
+	UserID      pgtype.UUID // NULL for events that concern no user
+	Action      string
+	TargetType  string
+	TargetID    string
+	RequestID   string
+	IP          string
+	UserAgent   string
+	Result      string
+	Changes     string // JSON
 }
 
-// rowOf reads nothing but the event: called again, it gives the same row.
-func rowOf(ev events.Event) (row, error) {
+// Values returns what COPY takes, in the order of Columns.
+func (r *Row) Values() []any {
+	return []any{
+		r.EventID, r.OccurredAt, r.WorkspaceID, r.ActorID, r.UserID, r.Action, r.TargetType, r.TargetID, r.RequestID, r.IP, r.UserAgent,
+		r.Result, r.Changes,
+	}
+}
+
+// RowOf returns the row of an event. It reads nothing but the event: called again, it returns the same row.
+func RowOf(ev events.Event) (Row, error) {
 	t, ok := events.TypeOf(ev.Data)
 	if !ok {
-		return row{}, fmt.Errorf("audit event %s: %w: payload %T", ev.ID, events.ErrUnknownType, ev.Data)
+		return Row{}, fmt.Errorf("audit event %s: %w: payload %T", ev.ID, events.ErrUnknownType, ev.Data)
 	}
-	r := row{
-		occurredAt: ev.Time.UTC(),
-		actorID:    ev.ActorID,
-		action:     t.Action(),
-		targetType: t.Aggregate,
-		targetID:   ev.Subject,
-		requestID:  ev.RequestID,
-		ip:         ev.IP,
-		userAgent:  ev.UserAgent,
-		result:     resultOf(t),
+	r := Row{
+		OccurredAt: ev.Time.UTC(),
+		ActorID:    ev.ActorID,
+		Action:     t.Action(),
+		TargetType: t.Aggregate,
+		TargetID:   ev.Subject,
+		RequestID:  ev.RequestID,
+		IP:         ev.IP,
+		UserAgent:  ev.UserAgent,
+		Result:     resultOf(t),
 	}
 	for _, id := range []struct {
 		column *pgtype.UUID
 		name   string
 		text   string
-	}{{&r.eventID, "id", ev.ID}, {&r.workspaceID, "workspace", ev.WorkspaceID}, {&r.userID, "user", ev.UserID}} {
+	}{{&r.EventID, "id", ev.ID}, {&r.WorkspaceID, "workspace", ev.WorkspaceID}, {&r.UserID, "user", ev.UserID}} {
 		if id.text == "" {
 			continue
 		}
 		u, err := uuid.Parse(id.text)
 		if err != nil {
-			return row{}, fmt.Errorf("audit event %s: %s: %w", ev.ID, id.name, err)
+			return Row{}, fmt.Errorf("audit event %s: %s: %w", ev.ID, id.name, err)
 		}
 		*id.column = pgtype.UUID{Bytes: u, Valid: true}
 	}
 	changes, err := changesOf(t, ev.Data)
 	if err != nil {
-		return row{}, fmt.Errorf("audit event %s: %w", ev.ID, err)
+		return Row{}, fmt.Errorf("audit event %s: %w", ev.ID, err)
 	}
-	r.changes = changes
+	r.Changes = changes
 	return r, nil
 }
 

@@ -15,10 +15,10 @@ import (
 // Shadow says of each event what Writer would do about its row, "" where it is there as it should be. It reads only.
 func Shadow(ctx context.Context, q postgres.Querier, batch []events.Event) ([]string, error) {
 	whats := make([]string, len(batch))
-	var rows []row
+	var rows []Row
 	var at []int32 // of rows, in batch
 	for i, ev := range batch {
-		r, err := rowOf(ev)
+		r, err := RowOf(ev)
 		if err != nil {
 			whats[i] = "it would become a dead letter: " + err.Error()
 			continue
@@ -34,7 +34,7 @@ func Shadow(ctx context.Context, q postgres.Querier, batch []events.Event) ([]st
 		return nil, fmt.Errorf("compare %d rows: %w", len(rows), postgres.Fault(err))
 	}
 	for i, what := range differences {
-		if of, ok := archives[monthOf(rows[i].occurredAt).String()]; ok && !of.restored && what == missing {
+		if of, ok := archives[MonthOf(rows[i].OccurredAt).String()]; ok && !of.restored && what == missing {
 			what = "its month is in the archive: it would become a dead letter"
 		}
 		whats[at[i]] = what
@@ -45,7 +45,7 @@ func Shadow(ctx context.Context, q postgres.Querier, batch []events.Event) ([]st
 const missing = "its row would be added"
 
 // compareRows says of each row whether the log lacks it or says something else.
-func compareRows(ctx context.Context, q postgres.Querier, rows []row) ([]string, error) {
+func compareRows(ctx context.Context, q postgres.Querier, rows []Row) ([]string, error) {
 	values := `workspace_id, actor_id, user_id, action, target_type, target_id, request_id, ip, user_agent, result, changes`
 	var differs []string
 	for name := range strings.SplitSeq(values, ", ") {
@@ -64,7 +64,7 @@ func compareRows(ctx context.Context, q postgres.Querier, rows []row) ([]string,
 		WHERE l.event_id IS NULL OR (l.workspace_id, l.actor_id, l.user_id, l.action, l.target_type, l.target_id, l.request_id, l.ip,
 			l.user_agent, l.result, l.changes)
 			IS DISTINCT FROM
-			(r.workspace_id, r.actor_id, r.user_id, r.action, r.target_type, r.target_id, r.request_id, r.ip, r.user_agent, r.result, r.changes)`,
+			(r.workspace_id, r.actor_id, r.user_id, r.Action, r.target_type, r.target_id, r.request_id, r.IP, r.user_agent, r.Result, r.Changes)`,
 		rowArguments(rows)...)
 	if err != nil {
 		return nil, err
@@ -83,20 +83,20 @@ func compareRows(ctx context.Context, q postgres.Querier, rows []row) ([]string,
 }
 
 // rowArguments are the rows as the arrays of a statement, in the order of columns.
-func rowArguments(rows []row) []any {
+func rowArguments(rows []Row) []any {
 	return []any{
-		column(rows, func(r *row) pgtype.UUID { return r.eventID }),
-		column(rows, func(r *row) pgtype.Timestamptz { return pgtype.Timestamptz{Time: r.occurredAt, Valid: true} }),
-		column(rows, func(r *row) pgtype.UUID { return r.workspaceID }),
-		column(rows, func(r *row) string { return r.actorID }),
-		column(rows, func(r *row) pgtype.UUID { return r.userID }),
-		column(rows, func(r *row) string { return r.action }),
-		column(rows, func(r *row) string { return r.targetType }),
-		column(rows, func(r *row) string { return r.targetID }),
-		column(rows, func(r *row) string { return r.requestID }),
-		column(rows, func(r *row) string { return r.ip }),
-		column(rows, func(r *row) string { return r.userAgent }),
-		column(rows, func(r *row) string { return r.result }),
-		column(rows, func(r *row) string { return r.changes }),
+		column(rows, func(r *Row) pgtype.UUID { return r.EventID }),
+		column(rows, func(r *Row) pgtype.Timestamptz { return pgtype.Timestamptz{Time: r.OccurredAt, Valid: true} }),
+		column(rows, func(r *Row) pgtype.UUID { return r.WorkspaceID }),
+		column(rows, func(r *Row) string { return r.ActorID }),
+		column(rows, func(r *Row) pgtype.UUID { return r.UserID }),
+		column(rows, func(r *Row) string { return r.Action }),
+		column(rows, func(r *Row) string { return r.TargetType }),
+		column(rows, func(r *Row) string { return r.TargetID }),
+		column(rows, func(r *Row) string { return r.RequestID }),
+		column(rows, func(r *Row) string { return r.IP }),
+		column(rows, func(r *Row) string { return r.UserAgent }),
+		column(rows, func(r *Row) string { return r.Result }),
+		column(rows, func(r *Row) string { return r.Changes }),
 	}
 }

@@ -12,27 +12,27 @@ import (
 
 const table = "audit_logs"
 
-// columns of table, in the order of row's fields.
-var columns = []string{
+// Columns of audit_logs, in the order of Row's fields.
+var Columns = []string{
 	"event_id", "occurred_at", "workspace_id", "actor_id", "user_id", "action", "target_type", "target_id",
 	"request_id", "ip", "user_agent", "result", "changes",
 }
 
 // copyRows writes all rows or none: one that is there already is a unique violation.
-func copyRows(ctx context.Context, pool *pgxpool.Pool, rows []row) error {
-	_, err := pool.CopyFrom(ctx, pgx.Identifier{table}, columns, copySource(rows))
+func copyRows(ctx context.Context, pool *pgxpool.Pool, rows []Row) error {
+	_, err := pool.CopyFrom(ctx, pgx.Identifier{table}, Columns, copySource(rows))
 	if err != nil {
 		return fmt.Errorf("copy %d rows: %w", len(rows), err)
 	}
 	return nil
 }
 
-func copySource(rows []row) pgx.CopyFromSource {
-	return pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i].values(), nil })
+func copySource(rows []Row) pgx.CopyFromSource {
+	return pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) { return rows[i].Values(), nil })
 }
 
 // insertRows writes the rows that are not there yet and says how many those were.
-func insertRows(ctx context.Context, q postgres.Querier, rows []row) (int64, error) {
+func insertRows(ctx context.Context, q postgres.Querier, rows []Row) (int64, error) {
 	tag, err := q.Exec(ctx, `
 		INSERT INTO audit_logs (event_id, occurred_at, workspace_id, actor_id, user_id, action, target_type, target_id,
 		                        request_id, ip, user_agent, result, changes)
@@ -49,7 +49,7 @@ func insertRows(ctx context.Context, q postgres.Querier, rows []row) (int64, err
 	return tag.RowsAffected(), nil
 }
 
-func column[T any](rows []row, of func(*row) T) []T {
+func column[T any](rows []Row, of func(*Row) T) []T {
 	values := make([]T, len(rows))
 	for i := range rows {
 		values[i] = of(&rows[i])
@@ -86,19 +86,19 @@ func listPartitions(ctx context.Context, q postgres.Querier) ([]Partition, error
 	return list, err
 }
 
-// stateOf is the state of the month's table, empty when there is none.
-func stateOf(ctx context.Context, q postgres.Querier, m month) (string, error) {
+// PartitionState is the state of the month's table, empty when there is none.
+func PartitionState(ctx context.Context, q postgres.Querier, m Month) (string, error) {
 	var state string
 	err := q.QueryRow(ctx, `SELECT coalesce((SELECT state FROM (`+partitionTables+`) AS tables WHERE relname = $1), '')`,
-		m.table()).Scan(&state)
+		m.Table()).Scan(&state)
 	if err != nil {
-		return "", fmt.Errorf("look up %s: %w", m.table(), err)
+		return "", fmt.Errorf("look up %s: %w", m.Table(), err)
 	}
 	return state, nil
 }
 
-// lockMaking lets one transaction at a time make partitions, and bounds how long this one waits for any lock.
-func lockMaking(ctx context.Context, tx pgx.Tx) error {
+// LockPartitions lets one transaction at a time make partitions, and bounds how long this one waits for any lock.
+func LockPartitions(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = '%d ms'`, lockWait.Milliseconds())); err != nil {
 		return fmt.Errorf("set lock timeout: %w", err)
 	}
@@ -108,20 +108,20 @@ func lockMaking(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-func createPartition(ctx context.Context, tx pgx.Tx, m month) error {
-	name := pgx.Identifier{m.table()}.Sanitize()
+func createPartition(ctx context.Context, tx pgx.Tx, m Month) error {
+	name := pgx.Identifier{m.Table()}.Sanitize()
 	if _, err := tx.Exec(ctx, `CREATE TABLE `+name+` (LIKE audit_logs INCLUDING ALL)`); err != nil {
-		return fmt.Errorf("create %s: %w", m.table(), err)
+		return fmt.Errorf("create %s: %w", m.Table(), err)
 	}
-	return attachPartition(ctx, tx, m)
+	return AttachPartition(ctx, tx, m)
 }
 
-// attachPartition makes the month's table a part of the log.
-func attachPartition(ctx context.Context, tx pgx.Tx, m month) error {
+// AttachPartition makes the month's table a part of the log.
+func AttachPartition(ctx context.Context, tx pgx.Tx, m Month) error {
 	_, err := tx.Exec(ctx, fmt.Sprintf(`ALTER TABLE audit_logs ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
-		pgx.Identifier{m.table()}.Sanitize(), m.bound(), m.add(1).bound()))
+		pgx.Identifier{m.Table()}.Sanitize(), m.bound(), m.Add(1).bound()))
 	if err != nil {
-		return fmt.Errorf("attach %s: %w", m.table(), err)
+		return fmt.Errorf("attach %s: %w", m.Table(), err)
 	}
 	return nil
 }

@@ -155,7 +155,7 @@ func TestPoisonGoesAsideAlone(t *testing.T) {
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
 	require.Equal(t, good, count(t, db.Pool, `SELECT count(DISTINCT event_id) FROM audit_logs`))
 	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM audit_logs_2020_01`))
-	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM `+monthOf(next.Time).table()))
+	require.Equal(t, 1, count(t, db.Pool, `SELECT count(*) FROM `+MonthOf(next.Time).Table()))
 }
 
 // TestDatabaseCrashes kills Postgres under the writer, twice: every event has its row in the end, once, and none is a

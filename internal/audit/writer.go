@@ -50,24 +50,24 @@ func NewWriter(pool *pgxpool.Pool, log zerolog.Logger, metrics prometheus.Regist
 
 // entry is a row and the delivery that it answers.
 type entry struct {
-	row      row
+	row      Row
 	delivery *worker.Delivery
 }
 
 // HandleBatch writes one row per event and returns after the commit. Events that can have no row fail alone.
 func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) error {
 	entries := make([]entry, 0, len(batch))
-	latest := monthOf(w.now()).add(maxMonthsAhead)
+	latest := MonthOf(w.now()).Add(maxMonthsAhead)
 	for _, d := range batch {
 		d.Fail(nil) // the worker repeats a batch that it held
-		r, err := rowOf(d.Event)
+		r, err := RowOf(d.Event)
 		if err != nil {
 			w.reject(d, err)
 			continue
 		}
-		if m := monthOf(r.occurredAt); m.before(firstMonth) || latest.before(m) {
+		if m := MonthOf(r.OccurredAt); m.Before(firstMonth) || latest.Before(m) {
 			w.reject(d, fmt.Errorf("event time %s is out of the audit log's range, %s to %s",
-				r.occurredAt.Format(time.RFC3339), firstMonth, latest))
+				r.OccurredAt.Format(time.RFC3339), firstMonth, latest))
 			continue
 		}
 		entries = append(entries, entry{r, d})
@@ -80,8 +80,8 @@ func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) erro
 	if len(entries) == 0 {
 		return nil
 	}
-	newest := slices.MaxFunc(entries, func(a, b entry) int { return a.row.occurredAt.Compare(b.row.occurredAt) })
-	w.lag.Set(max(0, w.now().Sub(newest.row.occurredAt).Seconds()))
+	newest := slices.MaxFunc(entries, func(a, b entry) int { return a.row.OccurredAt.Compare(b.row.OccurredAt) })
+	w.lag.Set(max(0, w.now().Sub(newest.row.OccurredAt).Seconds()))
 	return nil
 }
 
@@ -122,7 +122,7 @@ func (w *Writer) write(ctx context.Context, entries []entry) error {
 
 // store writes all entries or none: by COPY, and when some are there already, the rest of them by INSERT.
 func (w *Writer) store(ctx context.Context, entries []entry) error {
-	rows := make([]row, len(entries))
+	rows := make([]Row, len(entries))
 	for i := range entries {
 		rows[i] = entries[i].row
 	}
@@ -146,11 +146,11 @@ func (w *Writer) store(ctx context.Context, entries []entry) error {
 // makeMonths makes the partitions that the entries need. The entries of a month that is detached fail, to be retried, and those of
 // one in the archive are set aside; it returns the others.
 func (w *Writer) makeMonths(ctx context.Context, entries []entry) ([]entry, error) {
-	detached := map[month]error{}
-	seen := map[month]bool{}
+	detached := map[Month]error{}
+	seen := map[Month]bool{}
 	var rest []entry
 	for _, e := range entries {
-		m := monthOf(e.row.occurredAt)
+		m := MonthOf(e.row.OccurredAt)
 		if !seen[m] {
 			seen[m] = true
 			made, err := ensureMonth(ctx, w.pool, m)

@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/embedpg"
 	"fdc/internal/devstack/googleemu"
@@ -28,6 +28,7 @@ import (
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
 	"fdc/internal/service"
+	"fdc/internal/service/auditarchiver"
 )
 
 // Options are the flags of `fdc dev`. Addresses are HOST:PORT; port 0 picks a free one.
@@ -206,9 +207,9 @@ func (s *stack) run(ctx context.Context, admin *daemon.Admin, httpListener net.L
 		return service.RunCacheInvalidator(ctx, service.CacheInvalidatorConfig{Common: s.common(bus.CacheInvalidator)}, r)
 	})
 	start(bus.AuditArchiver, func(ctx context.Context, r service.Runtime) error {
-		return service.RunAuditArchiver(ctx, service.AuditArchiverConfig{
-			Common: s.common(bus.AuditArchiver), Archive: service.ArchiveConfig{URL: ArchiveURL(s.Data)},
-			Signing: service.SigningConfig{Key: s.secrets.AuditKey}, Retention: retentionMonths,
+		return auditarchiver.Run(ctx, auditarchiver.Config{
+			Common: s.common(bus.AuditArchiver), Archive: archive.Location{URL: ArchiveURL(s.Data)},
+			Signing: auditarchiver.SigningConfig{Key: s.secrets.AuditKey}, Retention: retentionMonths,
 		}, r)
 	})
 	group.Go(func() error { return s.announce(groupCtx, admin) })
@@ -340,12 +341,12 @@ func loadSecrets(path string) (secrets, error) {
 			return secrets{}, err
 		}
 	}
-	key, err := audit.ParseSigningKey(stored.AuditKey)
+	key, err := archive.ParseSigningKey(stored.AuditKey)
 	if err != nil {
 		return secrets{}, fmt.Errorf("read %s: auditKey: %w", path, err)
 	}
 	public := filepath.Join(filepath.Dir(path), publicKeyFile)
-	if err := os.WriteFile(public, audit.PublicKeyPEM(key), 0o600); err != nil {
+	if err := os.WriteFile(public, archive.PublicKeyPEM(key), 0o600); err != nil {
 		return secrets{}, fmt.Errorf("write %s: %w", publicKeyFile, err)
 	}
 	return secrets{NATS: stored.NATS, MasterKeys: seal.Secret(stored.MasterKeys), AuditKey: seal.Secret(stored.AuditKey)}, nil

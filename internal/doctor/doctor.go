@@ -9,7 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
@@ -40,7 +40,7 @@ type Config struct {
 
 	// ArchiveURL is where old months of the audit log go, OpenArchive what opens it.
 	ArchiveURL  string
-	OpenArchive func(context.Context, jetstream.JetStream) (audit.Storage, error)
+	OpenArchive func(context.Context, jetstream.JetStream) (archive.Storage, error)
 
 	Patience time.Duration    // of each check; 5 s when zero
 	Late     time.Duration    // how old an event gets before its consumer is late; 30 s when zero

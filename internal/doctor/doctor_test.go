@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc"
-	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/embedpg"
 	"fdc/internal/devstack/faultproxy"
@@ -47,13 +47,13 @@ func newWorld(t *testing.T, database string) *world {
 	require.NoError(t, err)
 	w.google = httptest.NewServer(emulator)
 	t.Cleanup(func() { w.google.Close(); require.NoError(t, emulator.Close()) })
-	archive := "file://" + t.TempDir()
+	folder := "file://" + t.TempDir()
 	w.Config = doctor.Config{
 		Database: postgres.Config{URL: database, MaxConns: 4, ConnectTimeout: 5 * time.Second, QueryTimeout: 30 * time.Second},
 		Bus:      bus.Config{URL: w.broker.URL("ops"), User: "ops", Replicas: 1},
-		Users:    map[string]seal.Secret{}, Google: w.google.URL, Keys: seal.NewKey("v1"), ArchiveURL: archive,
-		OpenArchive: func(ctx context.Context, js jetstream.JetStream) (audit.Storage, error) {
-			return audit.OpenStorage(ctx, archive, js)
+		Users:    map[string]seal.Secret{}, Google: w.google.URL, Keys: seal.NewKey("v1"), ArchiveURL: folder,
+		OpenArchive: func(ctx context.Context, js jetstream.JetStream) (archive.Storage, error) {
+			return archive.OpenStorage(ctx, folder, js)
 		},
 		Patience: 20 * time.Second, // on a busy machine
 	}

@@ -124,7 +124,7 @@ func (f *RateFactor) UnmarshalText(text []byte) error {
 const MaxRateFactor = 1e6
 
 // API runs the service from the environment.
-var API = standalone("api", RunAPI)
+var API = Standalone("api", RunAPI)
 
 // maxWait is how long a request waits for a connection to the database, each time that it needs one. A pool that is busy
 // for longer doesn't keep up: the request's user is better off with an answer that says so.
@@ -155,31 +155,31 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
 	}
 	c.Database.MaxWait = maxWait
-	b, err := connect(ctx, "api", c.Common, r)
+	b, err := Connect(ctx, "api", c.Common, r)
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
-	defer b.close()
+	defer b.Close()
 	// Not for the counters of the rate limits: they are held in memory, and without them each node counts for itself.
-	if _, err := bus.BindStream(ctx, b.js, bus.Events, r.waiting); err != nil {
-		return orderly(ctx, err)
+	if _, err := bus.BindStream(ctx, b.JS, bus.Events, r.Waiting); err != nil {
+		return Orderly(ctx, err)
 	}
-	bucket, err := bus.BindBucket(ctx, b.js, bus.Flags, r.waiting)
+	bucket, err := bus.BindBucket(ctx, b.JS, bus.Flags, r.Waiting)
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
 	live := flags.New(bucket, r.Log)
 
-	workspaces := workspace.New(b.outbox)
-	tasks := task.New(b.outbox, workspaces)
-	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
+	workspaces := workspace.New(b.Outbox)
+	tasks := task.New(b.Outbox, workspaces)
+	limiter := ratelimit.New(ratelimit.Config{NC: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics})
 	google := gsync.New(gsync.Config{
-		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
+		Outbox: b.Outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
 		Webhook: webhook(c.PublicURL, c.Google), Limiter: limiter,
-		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		NATS: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
-	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.pool))
-	users := identity.New(b.outbox, workspaces)
+	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.Pool))
+	users := identity.New(b.Outbox, workspaces)
 	var documents *httpapi.Documents
 	if !c.NoDocuments {
 		near, err := nearConfig(ctx, b, r, bus.WorkspaceData)
@@ -187,31 +187,31 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 			documents, err = httpapi.NewDocuments(workspaces, near)
 		}
 		if err != nil {
-			return orderly(ctx, err)
+			return Orderly(ctx, err)
 		}
 	}
 	var sessions *identity.Cache
 	if !c.NoSessions {
 		near, err := nearConfig(ctx, b, r, bus.Sessions)
 		if err == nil {
-			sessions, err = identity.NewCache(b.pool, near)
+			sessions, err = identity.NewCache(b.Pool, near)
 		}
 		if err != nil {
-			return orderly(ctx, err)
+			return Orderly(ctx, err)
 		}
 		users.UseCache(sessions, func() bool { return live.Enabled(flags.SessionCache) })
 	}
-	hub := push.New(b.js, b.nc, r.Log, r.Admin.Metrics)
-	relay := outbox.NewRelay(c.Database, b.js, r.Log, r.Admin.Metrics)
+	hub := push.New(b.JS, b.NATS, r.Log, r.Admin.Metrics)
+	relay := outbox.NewRelay(c.Database, b.JS, r.Log, r.Admin.Metrics)
 	var tracer trace.Tracer
 	if c.Telemetry.Endpoint != "" {
 		tracer = otel.Tracer("fdc/internal/httpapi")
 	}
 	handler := httpapi.New(httpapi.Config{ //nolint:contextcheck // handlers have the context of their requests
-		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Audit: audit.NewLog(b.outbox), Push: hub, Documents: documents,
+		Identity: users, Workspaces: workspaces, Tasks: tasks, Google: google, Audit: audit.NewLog(b.Outbox), Push: hub, Documents: documents,
 		Keys: keys, PublicURL: c.PublicURL.URL, TrustedProxies: c.TrustedProxies, SyncAsync: c.SyncAsync, Flags: live,
 		Tracer: tracer, Limiter: limiter, RateLimitFactor: float64(c.RateLimitFactor),
-		Status: func(ctx context.Context) (any, error) { return ReadStatus(ctx, b.js, b.pool, nil) }, Gather: r.Admin.Gather,
+		Status: func(ctx context.Context) (any, error) { return ReadStatus(ctx, b.JS, b.Pool, nil) }, Gather: r.Admin.Gather,
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 
@@ -270,18 +270,18 @@ func runHub(ctx context.Context, hub *push.Hub, grace time.Duration) error {
 const nearBytes = 64 << 20
 
 // nearConfig is what a cache of a bucket needs.
-func nearConfig(ctx context.Context, b *backends, r Runtime, bucket string) (nearcache.Config, error) {
-	kv, err := bus.BindBucket(ctx, b.js, bucket, r.waiting)
-	return nearcache.Config{KV: kv, JS: b.js, NATS: b.nc, MaxBytes: nearBytes, Log: r.Log, Metrics: r.Admin.Metrics}, err
+func nearConfig(ctx context.Context, b *Backends, r Runtime, bucket string) (nearcache.Config, error) {
+	kv, err := bus.BindBucket(ctx, b.JS, bucket, r.Waiting)
+	return nearcache.Config{KV: kv, JS: b.JS, NATS: b.NATS, MaxBytes: nearBytes, Log: r.Log, Metrics: r.Admin.Metrics}, err
 }
 
 // lateOutbox is the age at which the outbox counts as not draining.
 const lateOutbox = 30 * time.Second
 
 // checks asks everything that the API depends on.
-func (b *backends) checks(ctx context.Context) map[string]error {
-	answers := map[string]error{"postgres": postgres.Fault(b.pool.Ping(ctx)), "nats": connected(b.nc)}
-	age, err := outbox.Age(ctx, b.pool)
+func (b *Backends) checks(ctx context.Context) map[string]error {
+	answers := map[string]error{"postgres": postgres.Fault(b.Pool.Ping(ctx)), "nats": connected(b.NATS)}
+	age, err := outbox.Age(ctx, b.Pool)
 	if err == nil && age > lateOutbox {
 		err = fmt.Errorf("the oldest event has waited for %s", age.Round(time.Second))
 	}

@@ -20,33 +20,33 @@ import (
 type CacheInvalidatorConfig struct{ Common }
 
 // CacheInvalidator runs the service from the environment.
-var CacheInvalidator = standalone(bus.CacheInvalidator, RunCacheInvalidator)
+var CacheInvalidator = Standalone(bus.CacheInvalidator, RunCacheInvalidator)
 
 // RunCacheInvalidator keeps the cache buckets true to what the events say and to the rows, until ctx ends.
 func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtime) error {
-	b, err := connect(ctx, bus.CacheInvalidator, c.Common, r)
+	b, err := Connect(ctx, bus.CacheInvalidator, c.Common, r)
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
-	defer b.close()
+	defer b.Close()
 	monitor := func(bucket string, truth nearcache.Truth) (*nearcache.Monitor, error) {
-		kv, err := bus.BindBucket(ctx, b.js, bucket, r.waiting)
+		kv, err := bus.BindBucket(ctx, b.JS, bucket, r.Waiting)
 		if err != nil {
 			return nil, err
 		}
 		return nearcache.NewMonitor(nearcache.MonitorConfig{
-			KV: kv, JS: b.js, NATS: b.nc, Truth: truth, Log: r.Log, Metrics: r.Admin.Metrics,
+			KV: kv, JS: b.JS, NATS: b.NATS, Truth: truth, Log: r.Log, Metrics: r.Admin.Metrics,
 		}), nil
 	}
-	sessions, err := monitor(bus.Sessions, identity.Truth(b.pool))
+	sessions, err := monitor(bus.Sessions, identity.Truth(b.Pool))
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
-	documents, err := monitor(bus.WorkspaceData, httpapi.DocumentTruth(workspace.New(b.outbox)))
+	documents, err := monitor(bus.WorkspaceData, httpapi.DocumentTruth(workspace.New(b.Outbox)))
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
-	handlers := identity.NewInvalidator(b.pool, sessions).Handlers()
+	handlers := identity.NewInvalidator(b.Pool, sessions).Handlers()
 	handlers["workspace.data_updated"] = workspace.NewInvalidator(documents).DataUpdated
 	// The monitors outlast the worker, which finishes what it has.
 	monitorCtx, stopMonitors := context.WithCancel(context.WithoutCancel(ctx))
@@ -55,7 +55,7 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 	group.Go(func() error { return sessions.Run(monitorCtx) })
 	group.Go(func() error { return documents.Run(monitorCtx) })
 	group.Go(func() error {
-		return watchForLoss(groupCtx, b.js, func() {
+		return watchForLoss(groupCtx, b.JS, func() {
 			r.Log.Warn().Msg("events were lost before they were handled")
 			sessions.Reconcile()
 			documents.Reconcile()
@@ -63,7 +63,7 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 	})
 	group.Go(func() error {
 		defer stopMonitors()
-		return consume(groupCtx, b, r, bus.CacheInvalidator, worker.Config{
+		return Consume(groupCtx, b, r, bus.CacheInvalidator, worker.Config{
 			Handle: func(ctx context.Context, d *worker.Delivery) error {
 				handle, ok := handlers[d.Event.Action()]
 				if !ok {

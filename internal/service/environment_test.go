@@ -19,10 +19,11 @@ import (
 	"fdc/internal/devstack/programs"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/service"
+	"fdc/internal/service/auditarchiver"
 )
 
 var configs = []any{
-	new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(service.AuditArchiverConfig),
+	new(service.APIConfig), new(service.SyncerConfig), new(service.CacheInvalidatorConfig), new(auditarchiver.Config),
 	new(service.MigrateConfig),
 }
 

@@ -22,7 +22,9 @@ type MigrateConfig struct {
 	Database  postgres.Config
 	Bus       bus.Config
 	Telemetry telemetry.Config
-	Archive   ArchiveConfig
+
+	// ArchiveBucket is the object store to make for an archive in NATS; empty for an archive elsewhere.
+	ArchiveBucket string `env:"-"`
 }
 
 // RunMigrate makes or updates all that services find ready: the schema, the months of audit_logs, and the streams,
@@ -50,8 +52,8 @@ func RunMigrate(ctx context.Context, c MigrateConfig, log zerolog.Logger) error 
 	if err := migrateSchema(ctx, c.Database, conn, log); err != nil {
 		return err
 	}
-	if bucket := audit.ObjectStore(c.Archive.URL); bucket != "" {
-		if err := bus.ProvisionObjects(ctx, js, bucket, c.Bus.Replicas); err != nil {
+	if c.ArchiveBucket != "" {
+		if err := bus.ProvisionObjects(ctx, js, c.ArchiveBucket, c.Bus.Replicas); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"fdc/internal/audit"
+	"fdc/internal/audit/archive"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/programs"
 	"fdc/internal/platform/bus"
@@ -192,13 +192,13 @@ func (s *system) oldMonth(t *testing.T) {
 }
 
 // checkpoints reads them, which fails when their chain doesn't hold.
-func (s *system) checkpoints(t *testing.T) *audit.History {
+func (s *system) checkpoints(t *testing.T) *archive.History {
 	t.Helper()
-	key, err := audit.ParseSigningKey(strings.Repeat("A", 43) + "=")
+	key, err := archive.ParseSigningKey(strings.Repeat("A", 43) + "=")
 	require.NoError(t, err)
 	public, ok := key.Public().(ed25519.PublicKey)
 	require.True(t, ok)
-	history, err := audit.ReadCheckpoints(t.Context(), s.js, public)
+	history, err := archive.ReadCheckpoints(t.Context(), s.js, public)
 	require.NoError(t, err)
 	return history
 }

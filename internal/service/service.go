@@ -42,14 +42,14 @@ type Runtime struct {
 	Admin *daemon.Handle
 }
 
-// waiting says what the service waits for.
-func (r Runtime) waiting(what string) {
+// Waiting reports what the service waits for, in the log and at /readyz.
+func (r Runtime) Waiting(what string) {
 	r.Log.Info().Str("for", what).Msg("waiting")
 	r.Admin.Waiting(what)
 }
 
-// standalone makes a process of a service: environment, logger, traces, admin endpoints.
-func standalone[C interface{ common() Common }](
+// Standalone makes a process of a service: environment, logger, traces, admin endpoints.
+func Standalone[C interface{ common() Common }](
 	name string, run func(context.Context, C, Runtime) error,
 ) func(context.Context, map[string]string) error {
 	return func(ctx context.Context, environ map[string]string) (err error) {
@@ -102,16 +102,16 @@ func Listen(ctx context.Context, addr, setting string) (net.Listener, error) {
 	return listener, nil
 }
 
-// backends are the connections of a service.
-type backends struct {
-	pool   *pgxpool.Pool
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	outbox *outbox.Outbox
+// Backends are the connections of a service.
+type Backends struct {
+	Pool   *pgxpool.Pool
+	NATS   *nats.Conn
+	JS     jetstream.JetStream
+	Outbox *outbox.Outbox
 }
 
-// connect opens the pool and the bus and waits until the schema is the one of this binary.
-func connect(ctx context.Context, name string, c Common, r Runtime) (*backends, error) {
+// Connect opens the pool and the bus and waits until the schema is the one of this binary.
+func Connect(ctx context.Context, name string, c Common, r Runtime) (*Backends, error) {
 	pool, err := postgres.Open(ctx, c.Database, "fdc-"+name)
 	if err != nil {
 		return nil, err
@@ -133,21 +133,21 @@ func connect(ctx context.Context, name string, c Common, r Runtime) (*backends, 
 	r.Admin.Metrics.MustRegister(postgres.PoolMetrics(pool))
 	r.Admin.Check("postgres", func(ctx context.Context) error { return postgres.Fault(pool.Ping(ctx)) })
 	r.Admin.Check("nats", func(context.Context) error { return connected(nc) })
-	return &backends{pool: pool, nc: nc, js: js, outbox: outbox.New(pool, nc)}, nil
+	return &Backends{Pool: pool, NATS: nc, JS: js, Outbox: outbox.New(pool, nc)}, nil
 }
 
-// close drains the bus, so that the last acknowledgements leave, and closes the pool.
-func (b *backends) close() {
+// Close drains the bus, so that the last acknowledgements leave, and closes the pool.
+func (b *Backends) Close() {
 	closed := make(chan struct{})
-	b.nc.SetClosedHandler(func(*nats.Conn) { close(closed) })
-	if err := b.nc.Drain(); err != nil {
-		b.nc.Close() // it was not connected: there is nothing to drain
+	b.NATS.SetClosedHandler(func(*nats.Conn) { close(closed) })
+	if err := b.NATS.Drain(); err != nil {
+		b.NATS.Close() // it was not connected: there is nothing to drain
 	}
 	select {
 	case <-closed:
 	case <-time.After(drainTime):
 	}
-	b.pool.Close()
+	b.Pool.Close()
 }
 
 func connected(nc *nats.Conn) error {
@@ -175,7 +175,7 @@ func awaitDatabase(ctx context.Context, c postgres.Config, pool *pgxpool.Pool, r
 		case errors.Is(err, postgres.ErrSchemaNewer), errors.Is(err, postgres.ErrServerTooOld):
 			return err
 		case attempt%20 == 0:
-			r.waiting("database: " + err.Error())
+			r.Waiting("database: " + err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -184,8 +184,8 @@ func awaitDatabase(ctx context.Context, c postgres.Config, pool *pgxpool.Pool, r
 	}
 }
 
-// orderly turns the error of a start that was interrupted by the end of ctx into an orderly end.
-func orderly(ctx context.Context, err error) error {
+// Orderly turns the error of a start that was interrupted by the end of ctx into an orderly end.
+func Orderly(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // that is its purpose
 	}

@@ -25,7 +25,7 @@ type SyncerConfig struct {
 }
 
 // Syncer runs the service from the environment.
-var Syncer = standalone(bus.Syncer, RunSyncer)
+var Syncer = Standalone(bus.Syncer, RunSyncer)
 
 // RunSyncer runs the sync jobs of all users, those they ask for and those that are due, until ctx ends.
 func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
@@ -33,23 +33,23 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	if err != nil {
 		return fmt.Errorf("MASTER_ENCRYPTION_KEYS: %w", err)
 	}
-	b, err := connect(ctx, bus.Syncer, c.Common, r)
+	b, err := Connect(ctx, bus.Syncer, c.Common, r)
 	if err != nil {
-		return orderly(ctx, err)
+		return Orderly(ctx, err)
 	}
-	defer b.close()
-	workspaces := workspace.New(b.outbox)
-	limiter := ratelimit.New(ratelimit.Config{NC: b.nc, Log: r.Log, Metrics: r.Admin.Metrics})
+	defer b.Close()
+	workspaces := workspace.New(b.Outbox)
+	limiter := ratelimit.New(ratelimit.Config{NC: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics})
 	google := gsync.New(gsync.Config{
-		Outbox: b.outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.outbox, workspaces), Members: workspaces,
+		Outbox: b.Outbox, OAuth: c.Google, Keys: keys, Tasks: task.New(b.Outbox, workspaces), Members: workspaces,
 		Source: "/fdc/syncer", Version: Version, Webhook: webhook(c.PublicURL, c.Google), Limiter: limiter,
-		NATS: b.nc, Log: r.Log, Metrics: r.Admin.Metrics,
+		NATS: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	runner := gsync.NewRunner(google, gsync.RunnerConfig{Grace: drainTime})
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return limiter.Run(groupCtx) })
 	group.Go(func() error { return gsync.NewScheduler(google).Run(groupCtx) })
 	group.Go(func() error { return runner.Run(groupCtx) })
-	group.Go(func() error { return consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
+	group.Go(func() error { return Consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
 	return group.Wait()
 }

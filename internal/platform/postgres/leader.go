@@ -60,11 +60,7 @@ func (l Leader) term(ctx context.Context, work func(context.Context, *pgx.Conn) 
 	if err != nil {
 		return err
 	}
-	defer func() {
-		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(closeCtx) // closing is what frees the lock; a dead connection has freed it
-	}()
+	defer HangUp(ctx, conn)
 	silence := l.Silence.Milliseconds()
 	_, err = conn.Exec(ctx, fmt.Sprintf(`SET idle_session_timeout = '%d ms'; SET tcp_user_timeout = '%d ms'`, silence, silence))
 	if err != nil {

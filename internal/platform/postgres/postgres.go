@@ -119,6 +119,14 @@ func Connect(ctx context.Context, c Config, application string) (*pgx.Conn, erro
 	return conn, nil
 }
 
+// HangUp closes a connection, which frees its locks. It waits a second at most, also after the end of ctx; a dead connection has freed
+// its locks already.
+func HangUp(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
 // SQLSTATEs that features ask for by name.
 const (
 	UniqueViolation     = "23505"

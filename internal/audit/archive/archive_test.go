@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bytes"
@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/audit"
 	"fdc/internal/devstack/pgtest"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/postgres"
@@ -52,7 +53,7 @@ func newVault(t *testing.T) *vault {
 
 func (v *vault) archiver(storage Storage) *Archiver {
 	v.t.Helper()
-	return NewArchiver(ArchiveConfig{
+	return NewArchiver(Config{
 		Database: postgres.Config{URL: v.db.URL, ConnectTimeout: patience}, Storage: storage, Key: testKey, Retention: 24,
 		Log: zerolog.New(zerolog.NewTestWriter(v.t)).Level(zerolog.WarnLevel),
 	})
@@ -61,37 +62,37 @@ func (v *vault) archiver(storage Storage) *Archiver {
 // fill writes n rows of a month, with all that a row may hold.
 func (v *vault) fill(month string, n int) {
 	v.t.Helper()
-	m, err := parseMonth(month)
+	m, err := audit.ParseMonth(month)
 	require.NoError(v.t, err)
 	list := make([]events.Event, n)
 	for i := range list {
-		list[i] = taskEvent(m.start.Add(time.Duration(i) * 7 * time.Second))
+		list[i] = taskEvent(m.Start().Add(time.Duration(i) * 7 * time.Second))
 		switch i % 4 {
 		case 1:
 			list[i].UserAgent = "quotes \" and \\ and \u2028 and 日本 and <tags>&"
 		case 2:
 			list[i] = events.New(events.Meta{Source: "/fdc/test", ActorID: events.SystemActor}, "", events.AuditPartitionCreated{Month: "2026-01"})
-			list[i].Time = m.start.Add(time.Duration(i) * 7 * time.Second)
+			list[i].Time = m.Start().Add(time.Duration(i) * 7 * time.Second)
 		}
 	}
-	require.NoError(v.t, newWriter(v.t, v.db.Pool).HandleBatch(v.t.Context(), deliveries(list...)))
+	record(v.t, v.db.Pool, list...)
 }
 
 // sum is what is in January: its rows, in order.
 func (v *vault) sum() string {
 	v.t.Helper()
-	m, err := parseMonth("2024-01")
+	m, err := audit.ParseMonth("2024-01")
 	require.NoError(v.t, err)
 	var sum string
 	require.NoError(v.t, v.db.Pool.QueryRow(v.t.Context(), `
 		SELECT count(*) || ' ' || coalesce(md5(string_agg(a::text, E'\n' ORDER BY occurred_at, event_id)), '') FROM audit_logs a
-		WHERE occurred_at >= $1 AND occurred_at < $2`, m.start, m.add(1).start).Scan(&sum))
+		WHERE occurred_at >= $1 AND occurred_at < $2`, m.Start(), m.Add(1).Start()).Scan(&sum))
 	return sum
 }
 
 func (v *vault) state(month string) string {
 	v.t.Helper()
-	list, err := Partitions(v.t.Context(), v.db.Pool)
+	list, err := audit.Partitions(v.t.Context(), v.db.Pool)
 	require.NoError(v.t, err)
 	for _, p := range list {
 		if p.Month == month {
@@ -121,7 +122,7 @@ func TestArchiveAndRestore(t *testing.T) {
 	second, err := v.Archive(t.Context(), "2024-02", nil)
 	require.NoError(t, err)
 	require.EqualValues(t, 2, second.Sequence)
-	require.Equal(t, StateArchived, v.state("2024-01"))
+	require.Equal(t, audit.StateArchived, v.state("2024-01"))
 	report := v.verified()
 	require.Empty(t, report.Findings)
 	require.EqualValues(t, 9004, report.Rows)
@@ -136,32 +137,32 @@ func TestArchiveAndRestore(t *testing.T) {
 	v.now = func() time.Time { return time.Now().Add(DropAfter + time.Minute) }
 	require.NoError(t, v.Sweep(t.Context()))
 	require.Zero(t, count(t, v.db.Pool, `SELECT count(*) FROM pg_class WHERE relname = 'audit_logs_2024_01'`))
-	require.Equal(t, StateArchived, v.state("2024-01"))
+	require.Equal(t, audit.StateArchived, v.state("2024-01"))
 
 	_, err = v.Archive(t.Context(), "2024-01", nil)
 	require.Equal(t, fault.Conflict, fault.KindOf(err), "%v", err)
-	late := deliveries(taskEvent(time.Date(2024, time.January, 3, 0, 0, 0, 0, time.UTC)), taskEvent(time.Time{}))
-	require.NoError(t, newWriter(t, v.db.Pool).HandleBatch(t.Context(), late), "an event of an archived month makes no month of its own")
+	late := []events.Event{taskEvent(time.Date(2024, time.January, 3, 0, 0, 0, 0, time.UTC)), taskEvent(time.Time{})}
+	record(t, v.db.Pool, late...) // an event of an archived month makes no month of its own
 	require.Equal(t, 1, count(t, v.db.Pool, `SELECT count(*) FROM audit_logs`))
 
 	back, err := v.Restore(t.Context(), byTest, "2024-01", nil)
 	require.NoError(t, err)
 	require.Equal(t, first, back)
 	require.Equal(t, before, v.sum())
-	require.Equal(t, StateRestored, v.state("2024-01"))
+	require.Equal(t, audit.StateRestored, v.state("2024-01"))
 	require.Equal(t, 1, count(t, v.db.Pool, `SELECT count(*) FROM outbox WHERE subject LIKE 'evt.audit.partition_restored.%'`))
 	require.Zero(t, count(t, v.db.Pool, `SELECT count(*) FROM pg_constraint WHERE conname = '`+boundsConstraint+`'`))
 	_, err = v.Restore(t.Context(), byTest, "2024-01", nil)
 	require.Equal(t, fault.Conflict, fault.KindOf(err), "%v", err)
-	require.NoError(t, newWriter(t, v.db.Pool).HandleBatch(t.Context(), late), "now it has its place")
+	record(t, v.db.Pool, late...) // now it has its place
 	grown := v.sum()
 	require.NotEqual(t, before, grown)
 
 	require.NoError(t, v.Sweep(t.Context()))
-	require.Equal(t, StateRestored, v.state("2024-01"), "it stays for a while")
+	require.Equal(t, audit.StateRestored, v.state("2024-01"), "it stays for a while")
 	v.now = func() time.Time { return time.Now().Add(KeepRestored + time.Minute) }
 	require.NoError(t, v.Sweep(t.Context()))
-	require.Equal(t, StateArchived, v.state("2024-01"))
+	require.Equal(t, audit.StateArchived, v.state("2024-01"))
 	report = v.verified()
 	require.Empty(t, report.Findings)
 	require.Len(t, report.Months, 3, "it has grown: a manifest of its own")
@@ -215,7 +216,7 @@ func TestArchiveKilledAtEachStep(t *testing.T) {
 			}
 			_, err := dying.Restore(t.Context(), byTest, "2024-01", nil)
 			require.ErrorIs(t, err, killed)
-			require.Equal(t, StateArchived, v.state("2024-01"))
+			require.Equal(t, audit.StateArchived, v.state("2024-01"))
 			_, err = v.Restore(t.Context(), byTest, "2024-01", nil)
 			require.NoError(t, err)
 			require.Equal(t, before, v.sum())
@@ -238,13 +239,13 @@ func TestArchiveAfterAHalfDetach(t *testing.T) {
 		_, err := v.Archive(ctx, "2024-01", nil)
 		ended <- err
 	}()
-	require.Eventually(t, func() bool { return v.state("2024-01") == StateDetaching }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return v.state("2024-01") == audit.StateDetaching }, patience, time.Millisecond)
 	cancel()
 	require.Error(t, <-ended)
-	require.Equal(t, StateDetaching, v.state("2024-01"))
+	require.Equal(t, audit.StateDetaching, v.state("2024-01"))
 	require.NoError(t, reader.Rollback(t.Context()))
 	require.Eventually(t, func() bool { return !errors.Is(v.Sweep(t.Context()), errBusy) }, patience, 10*time.Millisecond, "the lock goes with its connection")
-	require.Equal(t, StateArchived, v.state("2024-01"))
+	require.Equal(t, audit.StateArchived, v.state("2024-01"))
 	require.Empty(t, v.verified().Findings)
 }
 
@@ -338,7 +339,7 @@ func TestArchiveAheadOfTheDatabase(t *testing.T) {
 	_, err = v.Archive(t.Context(), "2024-02", nil)
 	require.Equal(t, fault.Conflict, fault.KindOf(err), "%v", err)
 	require.Empty(t, v.verified().Findings)
-	require.Equal(t, StateDetached, v.state("2024-02"))
+	require.Equal(t, audit.StateDetached, v.state("2024-02"))
 }
 
 const one, two, three = "000001-2024-01", "000002-2024-02", "000003-2024-03"
@@ -511,9 +512,9 @@ func sealed(t *testing.T) *vault {
 		var lines, leaves bytes.Buffer
 		tr := newTree()
 		for i := range 200 {
-			r, err := rowOf(taskEvent(time.Date(2024, time.Month(n+1), 1, 0, i, 0, 0, time.UTC)))
+			r, err := audit.RowOf(taskEvent(time.Date(2024, time.Month(n+1), 1, 0, i, 0, 0, time.UTC)))
 			require.NoError(t, err)
-			line := r.appendTo(nil)
+			line := appendRow(nil, &r)
 			leaf := tr.leaf(line)
 			tr.add(leaf)
 			leaves.Write(leaf[:])
@@ -534,7 +535,7 @@ func sealed(t *testing.T) *vault {
 		require.NoError(t, storage.Put(t.Context(), dir+signatureFile, strings.NewReader(s.signatureText())))
 		previous = s
 	}
-	v.Archiver = &Archiver{ArchiveConfig: ArchiveConfig{Storage: storage}}
+	v.Archiver = &Archiver{Config: Config{Storage: storage}}
 	return v
 }
 
@@ -614,14 +615,14 @@ func TestMerkleTree(t *testing.T) {
 }
 
 func FuzzParseRow(f *testing.F) {
-	r, err := rowOf(taskEvent(time.Date(2024, time.May, 1, 0, 0, 0, 0, time.UTC)))
+	r, err := audit.RowOf(taskEvent(time.Date(2024, time.May, 1, 0, 0, 0, 0, time.UTC)))
 	require.NoError(f, err)
-	f.Add((&row{eventID: r.eventID, occurredAt: r.occurredAt, actorID: "a \"b\"", changes: `{"a": 1}`}).appendTo(nil))
+	f.Add(appendRow(nil, &audit.Row{EventID: r.EventID, OccurredAt: r.OccurredAt, ActorID: "a \"b\"", Changes: `{"a": 1}`}))
 	f.Add([]byte(`{"eventId":null}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		r, err := parseRow(line)
 		if err == nil {
-			require.Equal(t, string(line), string(r.appendTo(nil)))
+			require.Equal(t, string(line), string(appendRow(nil, &r)))
 		}
 	})
 }

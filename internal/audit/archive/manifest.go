@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"fdc/internal/audit"
 )
 
 // Manifest says what the archive has of a month. Manifests are a chain: each names the one before by its digest, so none can be
@@ -105,7 +107,7 @@ func parseManifest(key ed25519.PublicKey, raw, signature []byte) (*signed, error
 	if s.Format != manifestFormat {
 		return nil, fmt.Errorf("read manifest: format %d is not known to this version", s.Format)
 	}
-	if _, err := parseMonth(s.Month); err != nil || s.Sequence < 1 || s.Rows < 0 {
+	if _, err := audit.ParseMonth(s.Month); err != nil || s.Sequence < 1 || s.Rows < 0 {
 		return nil, errors.New("read manifest: it names no month, or no place in the chain")
 	}
 	s.digest = s.name()

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"cmp"
@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
+	"fdc/internal/audit"
 	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/postgres"
@@ -89,7 +90,7 @@ func (c *Checkpointer) Checkpoint(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(ctx, conn)
+	defer postgres.HangUp(ctx, conn)
 	var mine bool
 	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, checkpointLock).Scan(&mine); err != nil || !mine {
 		return err
@@ -178,8 +179,8 @@ func readHours(ctx context.Context, q postgres.Querier, begin, end time.Time, mo
 	var trees []*tree
 	errEnough := errors.New("enough")
 	sql := `(SELECT * FROM audit_logs WHERE occurred_at >= $1 AND occurred_at < $2) AS a`
-	err = eachRow(ctx, q, sql, []any{begin, end}, func(r *row, line []byte) error {
-		start := r.occurredAt.UTC().Truncate(time.Hour)
+	err = eachRow(ctx, q, sql, []any{begin, end}, func(r *audit.Row, line []byte) error {
+		start := r.OccurredAt.UTC().Truncate(time.Hour)
 		if len(hours) == 0 || hours[len(hours)-1].Start != start {
 			if len(hours) == most {
 				return errEnough
@@ -268,11 +269,11 @@ func ReadCheckpoints(ctx context.Context, js jetstream.JetStream, key ed25519.Pu
 // VerifyLive compares a month in the database with the checkpoints. Rows that came later than the last checkpoint of their hour (a
 // replay, a dead letter that was requeued) are no findings; added counts them.
 func VerifyLive(ctx context.Context, q postgres.Querier, history *History, name string) (rows, added int64, findings []Finding, err error) {
-	m, err := parseMonth(name)
+	m, err := audit.ParseMonth(name)
 	if err != nil {
 		return 0, 0, nil, err
 	}
-	hours, _, err := readHours(ctx, q, m.start, m.add(1).start, 24*31+1)
+	hours, _, err := readHours(ctx, q, m.Start(), m.Add(1).Start(), 24*31+1)
 	if err != nil {
 		return 0, 0, nil, err
 	}
@@ -282,7 +283,7 @@ func VerifyLive(ctx context.Context, q postgres.Querier, history *History, name 
 		rows += h.Rows
 	}
 	for start, signed := range history.Hours {
-		if monthOf(start) != m {
+		if audit.MonthOf(start) != m {
 			continue
 		}
 		now := found[start]

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"fdc/internal/audit"
 	"fdc/internal/platform/fault"
 )
 
@@ -39,7 +40,7 @@ func Prove(ctx context.Context, storage Storage, key ed25519.PublicKey, eventID 
 	slices.Reverse(folders) // of a month that was archived twice, the newer
 	// An event's id begins with its time, so its month is looked at first.
 	seconds, _ := id.Time().UnixTime()
-	likely := monthOf(time.Unix(seconds, 0)).String()
+	likely := audit.MonthOf(time.Unix(seconds, 0)).String()
 	slices.SortStableFunc(folders, func(a, b place) int { return rank(b.month == likely) - rank(a.month == likely) })
 	for _, f := range folders {
 		s, err := readManifest(ctx, storage, key, f.path)

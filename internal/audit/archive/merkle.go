@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"crypto/sha256"

@@ -1,10 +1,11 @@
-package audit
+package archive
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"testing"
@@ -19,6 +20,21 @@ import (
 	"fdc/internal/platform/fault"
 )
 
+// fakeS3 is a server with the bucket audit. Each request passes through intercept, which reports whether it has answered.
+func fakeS3(t *testing.T, intercept func(http.ResponseWriter, *http.Request) bool) (endpoint string) {
+	t.Helper()
+	backend := s3mem.New()
+	require.NoError(t, backend.CreateBucket("audit"))
+	fake := gofakes3.New(backend).Server()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if intercept == nil || !intercept(w, r) {
+			fake.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
 // Each kind of storage keeps whole objects, and an archive that verifies.
 func TestStorages(t *testing.T) {
 	t.Parallel()
@@ -31,11 +47,13 @@ func TestStorages(t *testing.T) {
 		},
 		"s3": func(t *testing.T) Storage {
 			t.Helper()
-			backend := s3mem.New()
-			require.NoError(t, backend.CreateBucket("audit"))
-			server := httptest.NewServer(gofakes3.New(backend).Server())
-			t.Cleanup(server.Close)
-			s, err := OpenStorage(t.Context(), "s3://audit?region=us-east-1&use_path_style=true&anonymous=true&endpoint="+server.URL, nil)
+			s, err := OpenStorage(t.Context(), "s3://audit?region=us-east-1&use_path_style=true&anonymous=true&endpoint="+fakeS3(t, nil), nil)
+			require.NoError(t, err)
+			return s
+		},
+		"gs": func(t *testing.T) Storage {
+			t.Helper()
+			s, err := OpenStorage(t.Context(), "gs://audit?anonymous=true&endpoint="+fakeS3(t, nil), nil)
 			require.NoError(t, err)
 			return s
 		},
@@ -122,9 +140,42 @@ func TestStorageAway(t *testing.T) {
 	_, err = s.Keys(ctx)
 	require.Equal(t, fault.Unavailable, fault.KindOf(err), "%v", err)
 	require.NoError(t, s.Close())
-	for _, wrong := range []string{"", "archive", "file://archive", "file:archive", "s3://", "http://x", "nats://", "\x00"} {
-		require.Error(t, CheckArchiveURL(wrong), wrong)
-		_, err := OpenStorage(t.Context(), wrong, nil)
-		require.Error(t, err, wrong)
+}
+
+// An ARCHIVE_URL that can't be meant is refused, with what would be right.
+func TestArchiveURLs(t *testing.T) {
+	t.Parallel()
+	for wrong, want := range map[string]string{
+		"archive": "want file:///FOLDER", "file://archive": "want file:///FOLDER", "file:archive": "want file:///FOLDER", "s3://": "s3://BUCKET",
+		"http://x": "gs://BUCKET", "nats://": "nats://BUCKET", "\x00": "not a URL", "s3://bucket/folder": "s3://BUCKET", "s3://a:b@bucket": "s3://BUCKET",
+		"file:///folder?create_dir=true":                "file:// takes no parameters",
+		"nats://bucket?x=y":                             "nats:// takes no parameters",
+		"s3://bucket?accelerate=true":                   `unknown parameter "accelerate"; s3:// takes region, endpoint, use_path_style`,
+		"gs://bucket?region=x":                          `unknown parameter "region"; gs:// takes endpoint, disable_https, anonymous`,
+		"s3://bucket?region=a&region=b":                 "give the parameter region once",
+		"s3://bucket?anonymous=perhaps":                 "anonymous is neither true nor false",
+		"s3://bucket?endpoint=ftp://x":                  "endpoint is not https://HOST",
+		"gs://bucket?endpoint=http://x/storage":         "endpoint is not https://HOST",
+		"s3://bucket?ssetype=mine":                      "ssetype=AES256",
+		"s3://bucket?kmskeyid=mine":                     "ssetype=aws:kms with kmskeyid",
+		"s3://bucket?region=%zz":                        "malformed",
+		"s3://bucket?endpoint=https://user:secret@host": "endpoint is not https://HOST",
+	} {
+		err := Location{wrong}.Validate()
+		require.ErrorContains(t, err, want, wrong)
+		require.NotContains(t, err.Error(), "secret")
+		_, err = OpenStorage(t.Context(), wrong, nil)
+		require.ErrorContains(t, err, want, wrong)
 	}
+	_, err := OpenStorage(t.Context(), "", nil)
+	require.Error(t, err)
+	for _, right := range []string{
+		"", "file:///folder", "nats://bucket", "nats://bucket/", "gs://bucket", "gs://bucket?endpoint=host&disable_https=true", "s3://bucket",
+		"s3://bucket?region=eu-central-1&endpoint=https://host:9000&s3ForcePathStyle=true&ssetype=aws:kms&kmskeyid=mine&profile=fdc",
+	} {
+		require.NoError(t, Location{right}.Validate(), right)
+	}
+	require.Equal(t, "bucket", Location{"nats://bucket/"}.ObjectStore())
+	require.Empty(t, Location{"s3://bucket"}.ObjectStore())
+	require.Empty(t, Location{}.ObjectStore())
 }

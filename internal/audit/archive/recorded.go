@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"context"
@@ -8,43 +8,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"fdc/internal/audit"
 	"fdc/internal/platform/postgres"
 )
-
-// archivedMonth is a month of audit_archives, by its newest manifest.
-type archivedMonth struct {
-	Partition
-	restored bool
-}
-
-// archived are the months that have gone to the archive.
-func archived(ctx context.Context, q postgres.Querier) (map[string]archivedMonth, error) {
-	rows, err := q.Query(ctx, `
-		SELECT DISTINCT ON (month) month, convert_from(manifest, 'UTF8')::jsonb->>'rows', convert_from(manifest, 'UTF8')::jsonb->>'bytes',
-			restored_at IS NOT NULL
-		FROM audit_archives ORDER BY month, sequence DESC`)
-	if err != nil {
-		return nil, fmt.Errorf("list archived months: %w", err)
-	}
-	months := map[string]archivedMonth{}
-	var of archivedMonth
-	var count, bytes json.Number
-	_, err = pgx.ForEachRow(rows, []any{&of.Month, &count, &bytes, &of.restored}, func() error {
-		of.State = StateArchived
-		if of.Rows, err = count.Int64(); err != nil {
-			return err
-		}
-		if of.Bytes, err = bytes.Int64(); err != nil {
-			return err
-		}
-		months[of.Month] = of
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list archived months: %w", err)
-	}
-	return months, nil
-}
 
 // lastManifest is the newest manifest of a month, of all when it is empty; nil when there is none. What is in the database was signed by
 // this system before it got there, so the signature is not looked at.
@@ -111,26 +77,26 @@ func restoredSince(ctx context.Context, q postgres.Querier, since time.Time) (ma
 
 // dropMonth drops the detached table of an archived month.
 func dropMonth(ctx context.Context, conn *pgx.Conn, s *signed) error {
-	m, err := parseMonth(s.Month)
+	m, err := audit.ParseMonth(s.Month)
 	if err != nil {
 		return err
 	}
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if err := lockMaking(ctx, tx); err != nil {
+		if err := audit.LockPartitions(ctx, tx); err != nil {
 			return err
 		}
-		state, err := stateOf(ctx, tx, m)
+		state, err := audit.PartitionState(ctx, tx, m)
 		if err != nil {
 			return err
 		}
-		if state != "" && state != StateDetached {
-			return fmt.Errorf("drop %s: it is %s", m.table(), state)
+		if state != "" && state != audit.StateDetached {
+			return fmt.Errorf("drop %s: it is %s", m.Table(), state)
 		}
-		if _, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+pgx.Identifier{m.table()}.Sanitize()); err != nil {
-			return fmt.Errorf("drop %s: %w", m.table(), err)
+		if _, err := tx.Exec(ctx, `DROP TABLE IF EXISTS `+pgx.Identifier{m.Table()}.Sanitize()); err != nil {
+			return fmt.Errorf("drop %s: %w", m.Table(), err)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE audit_archives SET dropped_at = now() WHERE sequence = $1`, s.Sequence); err != nil {
-			return fmt.Errorf("note that %s was dropped: %w", m.table(), err)
+			return fmt.Errorf("note that %s was dropped: %w", m.Table(), err)
 		}
 		return nil
 	})

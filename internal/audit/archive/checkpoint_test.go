@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/audit"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/platform/backup"
 	"fdc/internal/platform/bus"
@@ -30,10 +31,10 @@ func TestNoChainBeginsBeforeTheOldOneIsRestored(t *testing.T) {
 	require.NoError(t, err)
 	config := postgres.Config{URL: db.URL, ConnectTimeout: patience}
 	c := &Checkpointer{DB: config, JS: js, Key: testKey, Log: zerolog.New(zerolog.NewTestWriter(t))}
-	start := monthOf(time.Now()).start
+	start := audit.MonthOf(time.Now()).Start()
 	write := func(at time.Time) {
 		t.Helper()
-		require.NoError(t, newWriter(t, db.Pool).HandleBatch(t.Context(), deliveries(taskEvent(at))))
+		record(t, db.Pool, taskEvent(at))
 	}
 	write(start)
 	require.NoError(t, c.Checkpoint(t.Context(), start.Add(2*time.Hour)))
@@ -55,7 +56,7 @@ func TestNoChainBeginsBeforeTheOldOneIsRestored(t *testing.T) {
 	require.ErrorContains(t, c.Checkpoint(t.Context(), start.Add(5*time.Hour)), "run fdc migrate")
 	conn, err := postgres.Connect(t.Context(), config, "test")
 	require.NoError(t, err)
-	defer hangUp(t.Context(), conn)
+	defer postgres.HangUp(t.Context(), conn)
 	require.NoError(t, backup.Restore(t.Context(), conn, provision, zerolog.Nop()))
 	require.NoError(t, c.Checkpoint(t.Context(), start.Add(5*time.Hour)))
 	public, ok := testKey.Public().(ed25519.PublicKey)
@@ -78,8 +79,8 @@ func TestCheckpoints(t *testing.T) {
 	c := &Checkpointer{
 		DB: postgres.Config{URL: db.URL, ConnectTimeout: patience}, JS: js, Key: testKey, Log: zerolog.New(zerolog.NewTestWriter(t)),
 	}
-	start := monthOf(time.Now()).start
-	month := monthOf(start).String()
+	start := audit.MonthOf(time.Now()).Start()
+	month := audit.MonthOf(start).String()
 	write := func(from time.Time, n int) (ids []string) {
 		t.Helper()
 		list := make([]events.Event, n)
@@ -87,7 +88,7 @@ func TestCheckpoints(t *testing.T) {
 			list[i] = taskEvent(from.Add(time.Duration(i) * time.Minute))
 			ids = append(ids, list[i].ID)
 		}
-		require.NoError(t, newWriter(t, db.Pool).HandleBatch(t.Context(), deliveries(list...)))
+		record(t, db.Pool, list...)
 		return ids
 	}
 	verified := func() (added int64, findings []Finding) {

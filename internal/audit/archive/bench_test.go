@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"crypto/ed25519"
@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
+	"fdc/internal/audit"
 	"fdc/internal/devstack/pgtest"
 	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/postgres"
@@ -22,18 +23,16 @@ import (
 func filled(b *testing.B, n int) *pgtest.DB {
 	b.Helper()
 	db := ensured(b)
-	first := monthOf(time.Now()).add(-12)
-	for i := range 12 {
-		_, err := ensureMonth(b.Context(), db.Pool, first.add(i))
-		require.NoError(b, err)
-	}
-	_, err := db.Pool.Exec(b.Context(), `
+	first := audit.MonthOf(time.Now()).Add(-12)
+	_, err := audit.EnsurePartitions(b.Context(), db.Pool, first.Start(), 11)
+	require.NoError(b, err)
+	_, err = db.Pool.Exec(b.Context(), `
 		INSERT INTO audit_logs (event_id, occurred_at, workspace_id, actor_id, action, target_type, target_id, request_id, ip, user_agent, result, changes)
 		SELECT gen_random_uuid(), $1::timestamptz + n * ($2::timestamptz - $1) / $3::bigint,
 			('00000000-0000-7000-8000-' || lpad((n % 1000)::text, 12, '0'))::uuid, 'actor-' || n % 5000, 'task.updated', 'task',
 			gen_random_uuid()::text, gen_random_uuid()::text, '192.0.2.' || n % 256, 'Mozilla/5.0 (X11; Linux x86_64)', 'ok',
 			jsonb_build_object('taskId', gen_random_uuid(), 'version', n, 'changed', '["title"]'::jsonb)
-		FROM generate_series(0, $3::bigint - 1) AS n`, first.start, monthOf(time.Now()).start, n)
+		FROM generate_series(0, $3::bigint - 1) AS n`, first.Start(), audit.MonthOf(time.Now()).Start(), n)
 	require.NoError(b, err)
 	_, err = db.Pool.Exec(b.Context(), `VACUUM ANALYZE audit_logs`)
 	require.NoError(b, err)
@@ -44,21 +43,21 @@ func filled(b *testing.B, n int) *pgtest.DB {
 func BenchmarkArchive(b *testing.B) {
 	n := testenv.Size(b, "FDC_AUDIT_BENCH_ROWS", 20_000)
 	db := ensured(b)
-	month := monthOf(time.Now()).add(-1)
-	_, err := ensureMonth(b.Context(), db.Pool, month)
+	month := audit.MonthOf(time.Now()).Add(-1)
+	_, err := audit.EnsurePartitions(b.Context(), db.Pool, month.Start(), 0)
 	require.NoError(b, err)
 	_, err = db.Pool.Exec(b.Context(), `
 		INSERT INTO audit_logs (event_id, occurred_at, workspace_id, actor_id, action, target_type, target_id, request_id, ip, user_agent, result, changes)
 		SELECT gen_random_uuid(), $1::timestamptz + n * interval '20 days' / $2::bigint, gen_random_uuid(), gen_random_uuid()::text, 'task.updated', 'task',
 			gen_random_uuid()::text, gen_random_uuid()::text, '192.0.2.' || n % 256, 'Mozilla/5.0 (X11; Linux x86_64)', 'ok',
 			jsonb_build_object('taskId', gen_random_uuid(), 'version', n, 'changed', '["title"]'::jsonb)
-		FROM generate_series(0, $2::bigint - 1) AS n`, month.start, n)
+		FROM generate_series(0, $2::bigint - 1) AS n`, month.Start(), n)
 	require.NoError(b, err)
-	_, err = db.Pool.Exec(b.Context(), `VACUUM ANALYZE `+month.table())
+	_, err = db.Pool.Exec(b.Context(), `VACUUM ANALYZE `+month.Table())
 	require.NoError(b, err)
 	storage, err := OpenDir(filepath.Join(b.TempDir(), "archive"))
 	require.NoError(b, err)
-	a := NewArchiver(ArchiveConfig{Database: postgres.Config{URL: db.URL, ConnectTimeout: patience}, Storage: storage, Key: testKey, Log: zerolog.Nop()})
+	a := NewArchiver(Config{Database: postgres.Config{URL: db.URL, ConnectTimeout: patience}, Storage: storage, Key: testKey, Log: zerolog.Nop()})
 	public, ok := testKey.Public().(ed25519.PublicKey)
 	require.True(b, ok)
 	watched, stop := watchHeap()
@@ -119,15 +118,15 @@ func watchHeap() (grown *atomic.Int64, stop func()) {
 func BenchmarkAttach(b *testing.B) {
 	n := testenv.Size(b, "FDC_AUDIT_BENCH_ROWS", 20_000)
 	db := filled(b, n)
-	month := monthOf(time.Now()).add(-1)
-	table := pgx.Identifier{month.table()}.Sanitize()
+	month := audit.MonthOf(time.Now()).Add(-1)
+	table := pgx.Identifier{month.Table()}.Sanitize()
 	exec := func(sql string) {
 		_, err := db.Pool.Exec(b.Context(), sql)
 		require.NoError(b, err)
 	}
 	attach := func(pool *pgxpool.Pool) time.Duration {
 		began := time.Now()
-		require.NoError(b, pgx.BeginFunc(b.Context(), pool, func(tx pgx.Tx) error { return attachPartition(b.Context(), tx, month) }))
+		require.NoError(b, pgx.BeginFunc(b.Context(), pool, func(tx pgx.Tx) error { return audit.AttachPartition(b.Context(), tx, month) }))
 		return time.Since(began)
 	}
 	var plain, known time.Duration
@@ -135,7 +134,7 @@ func BenchmarkAttach(b *testing.B) {
 		exec(`ALTER TABLE audit_logs DETACH PARTITION ` + table)
 		plain += attach(db.Pool)
 		exec(`ALTER TABLE audit_logs DETACH PARTITION ` + table)
-		exec(`ALTER TABLE ` + table + ` ADD CONSTRAINT ` + boundsConstraint + ` CHECK (` + month.bounds() + `)`)
+		exec(`ALTER TABLE ` + table + ` ADD CONSTRAINT ` + boundsConstraint + ` CHECK (` + month.Bounds() + `)`)
 		known += attach(db.Pool)
 		exec(`ALTER TABLE ` + table + ` DROP CONSTRAINT ` + boundsConstraint)
 	}

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bufio"
@@ -14,6 +14,8 @@ import (
 	"strconv"
 
 	"github.com/klauspost/compress/zstd"
+
+	"fdc/internal/audit"
 )
 
 // Finding is something that is wrong with an archive.
@@ -53,7 +55,7 @@ type Report struct {
 // cut at its end looks like one that has not grown: compare the last sequence with one that was noted elsewhere, such as a checkpoint.
 //
 // An error is trouble with reading; what is wrong with the archive is a finding.
-func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMonth string, progress Progress) (Report, error) {
+func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMonth string, progress audit.Progress) (Report, error) {
 	report := Report{Months: []Manifest{}, Findings: []Finding{}}
 	found := func(f Finding) { report.Findings = append(report.Findings, f) }
 	folders, err := foldersOf(ctx, storage)
@@ -94,7 +96,7 @@ func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMon
 		if onlyMonth != "" && onlyMonth != s.Month {
 			continue
 		}
-		wrong, err := verifyMonth(ctx, storage, &s.Manifest, func(done int64) { progress.tell(s.Month, done, s.Rows) })
+		wrong, err := verifyMonth(ctx, storage, &s.Manifest, func(done int64) { progress.Report(s.Month, done, s.Rows) })
 		if err != nil {
 			return report, err
 		}

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bytes"
@@ -14,46 +14,40 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"fdc/internal/audit"
 	"fdc/internal/platform/postgres"
 )
 
 const rowColumns = `event_id, occurred_at, workspace_id, actor_id, user_id, action, target_type, target_id, request_id, ip, user_agent,
 	result, changes::text`
 
-func (r *row) dest() []any {
+// scanTargets returns the fields that rowColumns are scanned into.
+func scanTargets(r *audit.Row) []any {
 	return []any{
-		&r.eventID, &r.occurredAt, &r.workspaceID, &r.actorID, &r.userID, &r.action, &r.targetType, &r.targetID, &r.requestID, &r.ip,
-		&r.userAgent, &r.result, &r.changes,
-	}
-}
-
-// values are what COPY takes, in the order of columns.
-func (r *row) values() []any {
-	return []any{
-		r.eventID, r.occurredAt, r.workspaceID, r.actorID, r.userID, r.action, r.targetType, r.targetID, r.requestID, r.ip, r.userAgent,
-		r.result, r.changes,
+		&r.EventID, &r.OccurredAt, &r.WorkspaceID, &r.ActorID, &r.UserID, &r.Action, &r.TargetType, &r.TargetID, &r.RequestID, &r.IP,
+		&r.UserAgent, &r.Result, &r.Changes,
 	}
 }
 
 const canonicalTime = "2006-01-02T15:04:05.000000Z"
 
-// appendTo writes the canonical form: one line of JSON with the members in this order, times in UTC with six digits of a second, what is
+// appendRow appends the canonical form: one line of JSON with the members in this order, times in UTC with six digits of a second, what is
 // NULL as null, and changes as PostgreSQL's jsonb writes it. The line break is the caller's.
-func (r *row) appendTo(b []byte) []byte {
-	b = appendUUID(append(b, `{"eventId":`...), r.eventID)
-	b = append(r.occurredAt.UTC().AppendFormat(append(b, `,"occurredAt":"`...), canonicalTime), '"')
-	b = appendUUID(append(b, `,"workspaceId":`...), r.workspaceID)
-	b = appendText(append(b, `,"actorId":`...), r.actorID)
-	b = appendUUID(append(b, `,"userId":`...), r.userID)
-	b = appendText(append(b, `,"action":`...), r.action)
-	b = appendText(append(b, `,"targetType":`...), r.targetType)
-	b = appendText(append(b, `,"targetId":`...), r.targetID)
-	b = appendText(append(b, `,"requestId":`...), r.requestID)
-	b = appendText(append(b, `,"ip":`...), r.ip)
-	b = appendText(append(b, `,"userAgent":`...), r.userAgent)
-	b = appendText(append(b, `,"result":`...), r.result)
+func appendRow(b []byte, r *audit.Row) []byte {
+	b = appendUUID(append(b, `{"eventId":`...), r.EventID)
+	b = append(r.OccurredAt.UTC().AppendFormat(append(b, `,"occurredAt":"`...), canonicalTime), '"')
+	b = appendUUID(append(b, `,"workspaceId":`...), r.WorkspaceID)
+	b = appendText(append(b, `,"actorId":`...), r.ActorID)
+	b = appendUUID(append(b, `,"userId":`...), r.UserID)
+	b = appendText(append(b, `,"action":`...), r.Action)
+	b = appendText(append(b, `,"targetType":`...), r.TargetType)
+	b = appendText(append(b, `,"targetId":`...), r.TargetID)
+	b = appendText(append(b, `,"requestId":`...), r.RequestID)
+	b = appendText(append(b, `,"ip":`...), r.IP)
+	b = appendText(append(b, `,"userAgent":`...), r.UserAgent)
+	b = appendText(append(b, `,"result":`...), r.Result)
 	b = append(b, `,"changes":`...)
-	return append(append(b, r.changes...), '}')
+	return append(append(b, r.Changes...), '}')
 }
 
 func appendUUID(b []byte, id pgtype.UUID) []byte {
@@ -86,7 +80,7 @@ func appendText(b []byte, s string) []byte {
 }
 
 // parseRow reads a canonical line, and nothing that isn't one.
-func parseRow(line []byte) (r row, err error) {
+func parseRow(line []byte) (r audit.Row, err error) {
 	var text struct {
 		EventID     *uuid.UUID      `json:"eventId"`
 		OccurredAt  string          `json:"occurredAt"`
@@ -111,30 +105,30 @@ func parseRow(line []byte) (r row, err error) {
 		}
 		return pgtype.UUID{Bytes: *u, Valid: true}
 	}
-	r = row{
-		eventID: id(text.EventID), workspaceID: id(text.WorkspaceID), actorID: text.ActorID, userID: id(text.UserID), action: text.Action,
-		targetType: text.TargetType, targetID: text.TargetID, requestID: text.RequestID, ip: text.IP, userAgent: text.UserAgent,
-		result: text.Result, changes: string(text.Changes),
+	r = audit.Row{
+		EventID: id(text.EventID), WorkspaceID: id(text.WorkspaceID), ActorID: text.ActorID, UserID: id(text.UserID), Action: text.Action,
+		TargetType: text.TargetType, TargetID: text.TargetID, RequestID: text.RequestID, IP: text.IP, UserAgent: text.UserAgent,
+		Result: text.Result, Changes: string(text.Changes),
 	}
-	if r.occurredAt, err = time.Parse(canonicalTime, text.OccurredAt); err != nil {
+	if r.OccurredAt, err = time.Parse(canonicalTime, text.OccurredAt); err != nil {
 		return r, fmt.Errorf("read a row: %w", err)
 	}
-	if !r.eventID.Valid || !bytes.Equal(r.appendTo(nil), line) {
+	if !r.EventID.Valid || !bytes.Equal(appendRow(nil, &r), line) {
 		return r, fmt.Errorf("read a row: not in the canonical form")
 	}
 	return r, nil
 }
 
 // eachRow calls fn for the rows of a table, in the order of the log. line is the canonical form and is used again afterwards.
-func eachRow(ctx context.Context, q postgres.Querier, sql string, args []any, fn func(r *row, line []byte) error) error {
+func eachRow(ctx context.Context, q postgres.Querier, sql string, args []any, fn func(r *audit.Row, line []byte) error) error {
 	rows, err := q.Query(ctx, `SELECT `+rowColumns+` FROM `+sql+` ORDER BY occurred_at, event_id`, args...)
 	if err != nil {
 		return fmt.Errorf("read the audit log: %w", err)
 	}
-	var r row
+	var r audit.Row
 	var line []byte
-	_, err = pgx.ForEachRow(rows, r.dest(), func() error {
-		line = r.appendTo(line[:0])
+	_, err = pgx.ForEachRow(rows, scanTargets(&r), func() error {
+		line = appendRow(line[:0], &r)
 		return fn(&r, line)
 	})
 	if err != nil {

@@ -1,4 +1,4 @@
-package audit
+package archive
 
 import (
 	"bufio"
@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fdc/events"
+	"fdc/internal/audit"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/platform/postgres"
@@ -41,8 +42,8 @@ const (
 	KeepRestored = 30 * 24 * time.Hour
 )
 
-// ArchiveConfig is what an Archiver needs.
-type ArchiveConfig struct {
+// Config is what an Archiver needs.
+type Config struct {
 	Database  postgres.Config
 	Storage   Storage // nil when Run opens it
 	Key       ed25519.PrivateKey
@@ -54,7 +55,7 @@ type ArchiveConfig struct {
 // Archiver moves months between the log and the archive, over connections of its own: one at a time in a whole system. Whatever step
 // it is killed at, the next run goes on from what is there.
 type Archiver struct {
-	ArchiveConfig
+	Config
 	now    func() time.Time
 	reach  func(step string) error // called after each step; tests make it fail
 	every  time.Duration
@@ -62,9 +63,9 @@ type Archiver struct {
 }
 
 // NewArchiver returns an Archiver.
-func NewArchiver(c ArchiveConfig) *Archiver {
+func NewArchiver(c Config) *Archiver {
 	a := &Archiver{
-		ArchiveConfig: c, now: time.Now, reach: func(string) error { return nil }, every: archiveEvery,
+		Config: c, now: time.Now, reach: func(string) error { return nil }, every: archiveEvery,
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "audit_archive_failures_total", Help: "Attempts to archive or to drop a month that failed.",
 		}),
@@ -117,7 +118,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // fails keeps none of the others.
 func (a *Archiver) Sweep(ctx context.Context) error {
 	return a.alone(ctx, func(conn *pgx.Conn) error {
-		list, err := Partitions(ctx, conn)
+		list, err := audit.Partitions(ctx, conn)
 		if err != nil {
 			return err
 		}
@@ -126,17 +127,17 @@ func (a *Archiver) Sweep(ctx context.Context) error {
 			return err
 		}
 		var failed []error
-		before := monthOf(a.now()).add(-a.Retention)
+		before := audit.MonthOf(a.now()).Add(-a.Retention)
 		for _, p := range list {
-			m, err := parseMonth(p.Month)
+			m, err := audit.ParseMonth(p.Month)
 			if err != nil {
 				return err
 			}
 			switch p.State {
-			case StateArchived:
+			case audit.StateArchived:
 				continue
-			case StateAttached, StateRestored:
-				if !m.before(before) || p.State == StateRestored && restored[p.Month] {
+			case audit.StateAttached, audit.StateRestored:
+				if !m.Before(before) || p.State == audit.StateRestored && restored[p.Month] {
 					continue
 				}
 			default: // half-way out of the log: somebody was interrupted
@@ -158,7 +159,7 @@ func (a *Archiver) alone(ctx context.Context, fn func(*pgx.Conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer hangUp(ctx, conn)
+	defer postgres.HangUp(ctx, conn)
 	var mine bool
 	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, archiveLock).Scan(&mine); err != nil {
 		return fmt.Errorf("try archive lock: %w", err)
@@ -174,17 +175,8 @@ func (a *Archiver) alone(ctx context.Context, fn func(*pgx.Conn) error) error {
 	return fn(conn)
 }
 
-// Progress is told how far a month is; total is an estimate, 0 when there is none.
-type Progress func(phase string, done, total int64)
-
-func (p Progress) tell(phase string, done, total int64) {
-	if p != nil {
-		p(phase, done, total)
-	}
-}
-
 // Archive takes a month out of the log and into the archive. Its table is dropped by a later Sweep.
-func (a *Archiver) Archive(ctx context.Context, month string, progress Progress) (m Manifest, err error) {
+func (a *Archiver) Archive(ctx context.Context, month string, progress audit.Progress) (m Manifest, err error) {
 	err = a.alone(ctx, func(conn *pgx.Conn) error {
 		m, err = a.archive(ctx, conn, month, progress)
 		return err
@@ -193,35 +185,35 @@ func (a *Archiver) Archive(ctx context.Context, month string, progress Progress)
 }
 
 // Archivable reports what speaks against archiving a month.
-func (a *Archiver) Archivable(ctx context.Context, q postgres.Querier, name string) (Partition, error) {
-	m, err := parseMonth(name)
+func (a *Archiver) Archivable(ctx context.Context, q postgres.Querier, name string) (audit.Partition, error) {
+	m, err := audit.ParseMonth(name)
 	if err != nil {
-		return Partition{}, fault.New(fault.Invalid, "invalid", "%v.", err)
+		return audit.Partition{}, fault.New(fault.Invalid, "invalid", "%v.", err)
 	}
-	if current := monthOf(a.now()); !m.before(current) {
-		return Partition{}, fault.New(fault.Conflict, "audit-month-open", "%s is not over yet.", name)
+	if current := audit.MonthOf(a.now()); !m.Before(current) {
+		return audit.Partition{}, fault.New(fault.Conflict, "audit-month-open", "%s is not over yet.", name)
 	}
-	list, err := Partitions(ctx, q)
+	list, err := audit.Partitions(ctx, q)
 	if err != nil {
-		return Partition{}, err
+		return audit.Partition{}, err
 	}
 	for _, p := range list {
-		if p.Month == name && p.State == StateArchived {
+		if p.Month == name && p.State == audit.StateArchived {
 			return p, fault.New(fault.Conflict, "audit-month-archived", "%s is in the archive already.", name)
 		}
 		if p.Month == name {
 			return p, nil
 		}
 	}
-	return Partition{}, fault.New(fault.NotFound, "not-found", "There is no %s in the audit log.", name)
+	return audit.Partition{}, fault.New(fault.NotFound, "not-found", "There is no %s in the audit log.", name)
 }
 
-func (a *Archiver) archive(ctx context.Context, conn *pgx.Conn, name string, progress Progress) (Manifest, error) {
+func (a *Archiver) archive(ctx context.Context, conn *pgx.Conn, name string, progress audit.Progress) (Manifest, error) {
 	p, err := a.Archivable(ctx, conn, name)
 	if err != nil {
 		return Manifest{}, err
 	}
-	m, err := parseMonth(name)
+	m, err := audit.ParseMonth(name)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -246,20 +238,20 @@ func (a *Archiver) step(name string, run func() error) error {
 }
 
 // detach takes the month's table out of the log without standing in anybody's way. It goes on with a detach that was broken off.
-func detach(ctx context.Context, conn *pgx.Conn, m month, state string) error {
-	how := map[string]string{StateAttached: "CONCURRENTLY", StateRestored: "CONCURRENTLY", StateDetaching: "FINALIZE"}[state]
+func detach(ctx context.Context, conn *pgx.Conn, m audit.Month, state string) error {
+	how := map[string]string{audit.StateAttached: "CONCURRENTLY", audit.StateRestored: "CONCURRENTLY", audit.StateDetaching: "FINALIZE"}[state]
 	if how == "" {
 		return nil
 	}
-	_, err := conn.Exec(ctx, `ALTER TABLE audit_logs DETACH PARTITION `+pgx.Identifier{m.table()}.Sanitize()+` `+how)
+	_, err := conn.Exec(ctx, `ALTER TABLE audit_logs DETACH PARTITION `+pgx.Identifier{m.Table()}.Sanitize()+` `+how)
 	if err != nil {
-		return fmt.Errorf("detach %s: %w", m.table(), err)
+		return fmt.Errorf("detach %s: %w", m.Table(), err)
 	}
 	return nil
 }
 
 // store writes a detached month to the archive, reads it back, signs for it, and puts it on record.
-func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m month, estimate int64, progress Progress) (*signed, error) {
+func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m audit.Month, estimate int64, progress audit.Progress) (*signed, error) {
 	last, err := lastManifest(ctx, conn, "")
 	if err != nil {
 		return nil, err
@@ -277,7 +269,7 @@ func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m month, estimate 
 		return nil, err
 	}
 	err = a.step("read back", func() error {
-		found, err := verifyMonth(ctx, a.Storage, &manifest, func(done int64) { progress.tell("reading back", done, manifest.Rows) })
+		found, err := verifyMonth(ctx, a.Storage, &manifest, func(done int64) { progress.Report("reading back", done, manifest.Rows) })
 		if err == nil && found != nil {
 			err = fault.New(fault.Unavailable, "archive-unavailable", "The archive does not hold what was written to it: %s.", found)
 		}
@@ -305,7 +297,7 @@ func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m month, estimate 
 			if err := insertManifest(ctx, tx, s); err != nil {
 				return err
 			}
-			return outbox.Append(ctx, tx, events.New(events.Meta{Source: source, ActorID: events.SystemActor}, "", events.AuditPartitionArchived{
+			return outbox.Append(ctx, tx, events.New(events.Meta{Source: audit.Source, ActorID: events.SystemActor}, "", events.AuditPartitionArchived{
 				Month: s.Month, Rows: s.Rows, Bytes: s.Bytes, SHA256: s.SHA256, MerkleRoot: s.MerkleRoot,
 			}))
 		})
@@ -334,7 +326,7 @@ func (a *Archiver) ours(ctx context.Context, dir string, m Manifest) error {
 }
 
 // write streams the rows and their hashes to the archive, and notes in the manifest what went there.
-func (a *Archiver) write(ctx context.Context, conn *pgx.Conn, m month, dir string, manifest *Manifest, estimate int64, progress Progress) error {
+func (a *Archiver) write(ctx context.Context, conn *pgx.Conn, m audit.Month, dir string, manifest *Manifest, estimate int64, progress audit.Progress) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	rows, leaves := newUpload(), newUpload()
 	for key, u := range map[string]*upload{rowsFile: rows, leavesFile: leaves} {
@@ -354,11 +346,11 @@ func (a *Archiver) write(ctx context.Context, conn *pgx.Conn, m month, dir strin
 			return fmt.Errorf("compress: %w", err)
 		}
 		t := newTree()
-		err = eachRow(groupCtx, conn, pgx.Identifier{m.table()}.Sanitize(), nil, func(r *row, line []byte) error {
+		err = eachRow(groupCtx, conn, pgx.Identifier{m.Table()}.Sanitize(), nil, func(r *audit.Row, line []byte) error {
 			if t.size == 0 {
-				manifest.First = r.occurredAt.UTC()
+				manifest.First = r.OccurredAt.UTC()
 			}
-			manifest.Last = r.occurredAt.UTC()
+			manifest.Last = r.OccurredAt.UTC()
 			leaf := t.leaf(line)
 			t.add(leaf)
 			if _, err := zw.Write(append(line, '\n')); err != nil {
@@ -369,7 +361,7 @@ func (a *Archiver) write(ctx context.Context, conn *pgx.Conn, m month, dir strin
 					return err
 				}
 				zw.Reset(rows)
-				progress.tell("writing", int64(t.size), estimate) //nolint:gosec // a count of rows
+				progress.Report("writing", int64(t.size), estimate) //nolint:gosec // a count of rows
 			}
 			_, err := leaves.Write(leaf[:])
 			return err

@@ -1,0 +1,36 @@
+// Package archive moves months of the audit log into signed files in a [Storage], verifies them there, and restores them.
+//
+// # Design
+//
+// The Archiver detaches a month that is older than the retention, without blocking readers or writers. It writes the rows to the Storage
+// in a canonical form, in the order of the log, with a hash of each in a second file. It reads both back, signs a manifest with the
+// Merkle root (RFC 9162) and the digest of the previous manifest, and records the manifest in one transaction with the event. It drops
+// the table [DropAfter] later, if the manifest is still in the Storage.
+//
+// Restore verifies a month while it loads it into a table with the month's bounds as a constraint. Attaching that table reads no rows.
+// All of it is one transaction. A restored month takes late events again. It returns to the archive after [KeepRestored], with a new
+// manifest.
+//
+// The Checkpointer signs, once an hour, the number of rows and the Merkle root of every hour that has ended, for months in the database.
+// Checkpoints are a chain of messages in the stream CHECKPOINTS, which allows neither deletes nor purges and is copied into Postgres
+// (package backup). After a loss of NATS no new chain begins before the old one is restored.
+//
+// # Guarantees
+//
+//   - If the process dies at any step, the next run continues from that step.
+//   - No table is dropped before all of its rows were read back from the Storage.
+//   - [Verify] needs the files and the public key only. It names the first row that was changed, removed or added, and finds a month that
+//     is missing in the chain. A chain that was cut at its end looks like one that has not grown: the checkpoints name its newest manifest.
+//   - [Prove] makes a proof for one row, which can be checked with the public key only.
+//   - [VerifyLive] finds an hour with fewer rows than were signed, or with as many but other rows. More rows are no finding: events
+//     may come late (an outage, a requeued dead letter). A person who adds more rows to an hour than they remove, between two checkpoints,
+//     is therefore reported as late events.
+//
+// # Failure modes
+//
+//   - The storage is unavailable, full or read-only, or does not return what was written: nothing is dropped, the error is logged and counted
+//     (audit_archive_failures_total), and the next run continues. The month is detached meanwhile: exports name it.
+//   - The database was restored to an earlier state and does not know what it archived: nothing is archived over it.
+//   - The signing key is lost: what was signed stays verifiable. A new key signs from then on, and a chain over both is verified with each
+//     in turn. The key leaked: manifests and checkpoints that were copied elsewhere before that still reveal changes.
+package archive
