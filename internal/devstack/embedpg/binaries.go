@@ -112,7 +112,7 @@ func (f finder) missing(want int, took time.Duration) string {
 	}
 	text := fmt.Sprintf("no PostgreSQL %d or newer is installed (searched for %s)", MinVersion, seconds(took))
 	if f.hint != "" {
-		text += "; installing it is quicker: " + f.hint
+		text += "; to install it instead: " + f.hint
 	}
 	return text
 }

@@ -112,7 +112,7 @@ func TestFindNothing(t *testing.T) {
 		s.fetch = func(context.Context, int) (string, error) { return dir, nil }
 		return s
 	}
-	nothing := "no PostgreSQL 15 or newer is installed (searched for TIME); installing it is quicker: apt-get install -y postgresql"
+	nothing := "no PostgreSQL 15 or newer is installed (searched for TIME); to install it instead: apt-get install -y postgresql"
 	want := binaries{dir: fetched, version: "17.5", major: 17}
 
 	_, err := find(failing("first"), failing("second"))

