@@ -77,12 +77,15 @@ func (f finder) find(ctx context.Context, binDir string, want int) (binaries, er
 	}
 	began := time.Now()
 	seen := f.inspectAll(ctx, f.preferred(ctx))
-	usual := f.inspectAll(ctx, f.usual())
-	slices.SortStableFunc(usual, func(a, b binaries) int { return b.major - a.major })
-	seen = append(seen, usual...)
 	if i := slices.IndexFunc(seen, suits); i >= 0 {
 		return seen[i], nil
 	}
+	usual := f.inspectAll(ctx, f.usual())
+	slices.SortStableFunc(usual, func(a, b binaries) int { return b.major - a.major })
+	if i := slices.IndexFunc(usual, suits); i >= 0 {
+		return usual[i], nil
+	}
+	seen = append(seen, usual...)
 	for _, s := range f.sources {
 		if dir := s.cached(want); dir != "" {
 			if b, err := f.inspect(ctx, dir); err == nil {
@@ -166,7 +169,7 @@ func (f finder) preferred(ctx context.Context) []string {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
-	return dirs
+	return slices.Compact(dirs)
 }
 
 func (f finder) usual() []string {

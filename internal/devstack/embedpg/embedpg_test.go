@@ -21,7 +21,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack/embedpg"
+	"fdc/internal/devstack/testenv"
 )
+
+// The tests wait for servers and the disk more than they work.
+func TestMain(m *testing.M) {
+	testenv.Parallel(4)
+	os.Exit(m.Run())
+}
 
 const patience = time.Minute // for what takes a moment on a quiet machine
 

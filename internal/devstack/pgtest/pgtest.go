@@ -92,7 +92,7 @@ func skipIfShort(tb testing.TB) {
 
 // join is done once per process: the cluster is there for all of its tests.
 var join = sync.OnceValues(func() (*embedpg.Shared, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience) // it may have to fetch PostgreSQL first
 	defer cancel()
 	cfg := config(run(), "shared")
 	cfg.MaxConnections = maxConnections
