@@ -27,7 +27,7 @@ import (
 // The tests wait for servers and the disk more than they work.
 func TestMain(m *testing.M) {
 	testenv.Parallel(4)
-	os.Exit(m.Run())
+	m.Run()
 }
 
 const patience = time.Minute // for what takes a moment on a quiet machine
