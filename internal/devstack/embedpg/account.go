@@ -56,6 +56,14 @@ func accountFor(data string) (account, error) {
 	return account{}, errors.New("PostgreSQL can't run as root, and there is no user postgres or nobody to run it as")
 }
 
+// id is the user's number.
+func (a account) id() int {
+	if a.drop {
+		return a.uid
+	}
+	return os.Geteuid()
+}
+
 // own gives a file or directory to the account.
 func (a account) own(path string) error {
 	if !a.drop {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,8 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
+	"time"
 )
 
 // binaries is a folder with the programs of one PostgreSQL version.
@@ -25,23 +23,43 @@ type binaries struct {
 
 func (b binaries) path(program string) string { return filepath.Join(b.dir, program) }
 
-// finder searches the machine for PostgreSQL. Where it looks is a value, so that tests can empty it.
+// finder searches the machine for PostgreSQL, then fetches it. Where it looks is a value, so that tests can empty it.
 type finder struct {
-	account account
-	folders []string // globs, after pg_config and PATH
-	fetch   func(ctx context.Context, major int) (string, error)
+	account  account
+	path     string   // folders, as in the variable PATH
+	folders  []string // globs, after pg_config and path
+	sources  []source // tried in turn when nothing is installed
+	hint     string   // a command that installs PostgreSQL, "" when none is sure to work
+	progress func(string)
+}
+
+// source is a way to get PostgreSQL onto a machine without it. Major version 0 stands for the source's default.
+type source struct {
+	name   string
+	cached func(major int) string // the folder of the programs, "" when they were not fetched yet
+	fetch  func(ctx context.Context, major int) (string, error)
 }
 
 func newFinder(a account, progress func(string)) finder {
-	return finder{
+	f := finder{
 		account: a,
+		path:    os.Getenv("PATH"),
 		folders: []string{
 			"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/libexec/postgresql*",
 			"/opt/homebrew/opt/postgresql*/bin", "/usr/local/opt/postgresql*/bin", "/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
 			"/Applications/Postgres.app/Contents/Versions/*/bin",
 		},
-		fetch: func(ctx context.Context, major int) (string, error) { return download(ctx, a, major, progress) },
+		progress: progress,
 	}
+	c := newCache(a)
+	f.sources = []source{
+		npm{program: f.look("npm"), platform: npmPlatform(), packages: npmPackages, cache: c, progress: progress}.source(),
+		download{cache: c, progress: progress}.source(),
+	}
+	if os.Geteuid() == 0 && f.look("apt-get") != "" {
+		f.hint = "apt-get update && apt-get install -y postgresql"
+	}
+	return f
 }
 
 // find returns binaries of a supported version; of major version want, if that isn't 0.
@@ -57,43 +75,101 @@ func (f finder) find(ctx context.Context, binDir string, want int) (binaries, er
 		}
 		return b, nil
 	}
+	began := time.Now()
 	seen := f.inspectAll(ctx, f.preferred(ctx))
-	usual := f.inspectAll(ctx, f.usual())
-	slices.SortStableFunc(usual, func(a, b binaries) int { return b.major - a.major })
-	seen = append(seen, usual...)
 	if i := slices.IndexFunc(seen, suits); i >= 0 {
 		return seen[i], nil
 	}
-	dir, err := f.fetch(ctx, want)
-	if err == nil {
-		var b binaries
-		if b, err = f.inspect(ctx, dir); err == nil {
-			return b, nil
+	usual := f.inspectAll(ctx, f.usual())
+	slices.SortStableFunc(usual, func(a, b binaries) int { return b.major - a.major })
+	if i := slices.IndexFunc(usual, suits); i >= 0 {
+		return usual[i], nil
+	}
+	seen = append(seen, usual...)
+	for _, s := range f.sources {
+		if dir := s.cached(want); dir != "" {
+			if b, err := f.inspect(ctx, dir); err == nil {
+				return b, nil
+			}
 		}
 	}
-	if ctx.Err() != nil {
+	f.progress(f.missing(want, time.Since(began)))
+	b, err := f.fetch(ctx, want)
+	switch {
+	case err == nil:
+		return b, nil
+	case ctx.Err() != nil:
 		return binaries{}, ctx.Err()
-	}
-	if len(seen) > 0 {
+	case len(seen) > 0:
 		return binaries{}, unsuitable(seen, want)
 	}
-	return binaries{}, fmt.Errorf("no PostgreSQL %d or newer found (searched FDC_PG_BIN, pg_config --bindir, PATH, %s) and downloading it did not work (%s): "+
+	return binaries{}, fmt.Errorf("no PostgreSQL %d or newer found (searched FDC_PG_BIN, pg_config --bindir, PATH, %s) and fetching it did not work (%w): "+
 		"install it (apt install postgresql, brew install postgresql) or set FDC_PG_BIN to the folder that holds initdb and postgres",
-		MinVersion, strings.Join(f.folders, ", "), oneLine(err.Error()))
+		MinVersion, strings.Join(f.folders, ", "), err)
+}
+
+// missing says that the search found nothing.
+func (f finder) missing(want int, took time.Duration) string {
+	if want != 0 {
+		return fmt.Sprintf("PostgreSQL %d, which made the data, is not installed (searched for %s)", want, seconds(took))
+	}
+	text := fmt.Sprintf("no PostgreSQL %d or newer is installed (searched for %s)", MinVersion, seconds(took))
+	if f.hint != "" {
+		text += "; to install it instead: " + f.hint
+	}
+	return text
+}
+
+// fetch tries the sources in turn.
+func (f finder) fetch(ctx context.Context, want int) (binaries, error) {
+	var failures []string
+	for _, s := range f.sources {
+		began := time.Now()
+		dir, err := s.fetch(ctx, want)
+		if err == nil {
+			var b binaries
+			if b, err = f.inspect(ctx, dir); err == nil {
+				return b, nil
+			}
+			err = fmt.Errorf("%w; remove %s to fetch it anew", err, filepath.Dir(dir))
+		}
+		if ctx.Err() != nil {
+			return binaries{}, ctx.Err()
+		}
+		failure := s.name + ": " + oneLine(err.Error())
+		f.progress(fmt.Sprintf("%s (gave up after %s)", failure, seconds(time.Since(began))))
+		failures = append(failures, failure)
+	}
+	return binaries{}, errors.New(strings.Join(failures, "; "))
+}
+
+// look returns the path of a program, "" when it is not in PATH.
+func (f finder) look(program string) string {
+	for _, dir := range filepath.SplitList(f.path) {
+		if !filepath.IsAbs(dir) {
+			continue // like exec.LookPath, runs nothing from the current directory
+		}
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // preferred are the folders that the user's own set-up names.
 func (f finder) preferred(ctx context.Context) []string {
 	var dirs []string
-	if out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output(); err == nil {
-		dirs = append(dirs, strings.TrimSpace(string(out)))
+	if program := f.look("pg_config"); program != "" {
+		if out, err := exec.CommandContext(ctx, program, "--bindir").Output(); err == nil { //nolint:gosec // the user's own
+			dirs = append(dirs, strings.TrimSpace(string(out)))
+		}
 	}
 	for _, program := range []string{"postgres", "initdb"} {
-		if path, err := exec.LookPath(program); err == nil {
+		if path := f.look(program); path != "" {
 			dirs = append(dirs, filepath.Dir(path))
 		}
 	}
-	return dirs
+	return slices.Compact(dirs)
 }
 
 func (f finder) usual() []string {
@@ -133,7 +209,11 @@ func (f finder) inspect(ctx context.Context, dir string) (binaries, error) {
 	}
 	out, err := f.account.command(ctx, "/", filepath.Join(dir, "postgres"), "--version").Output()
 	if err != nil {
-		return binaries{}, fmt.Errorf("run %s as user %d: %w", filepath.Join(dir, "postgres"), f.account.uid, err)
+		said := ""
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			said = oneLine(": " + string(exit.Stderr))
+		}
+		return binaries{}, fmt.Errorf("run %s as user %d: %w%s", filepath.Join(dir, "postgres"), f.account.id(), err, said)
 	}
 	match := versionLine.FindStringSubmatch(string(out))
 	if match == nil {
@@ -157,53 +237,7 @@ func unsuitable(seen []binaries, want int) error {
 	return fmt.Errorf("PostgreSQL %d or newer is needed, found %s", MinVersion, strings.Join(found, ", "))
 }
 
-// download puts PostgreSQL into a cache folder, once, and returns where its programs are. The library can only do so by
-// starting a server too, which fails for root, so what counts is whether the programs are there afterwards.
-func download(ctx context.Context, a account, major int, progress func(string)) (string, error) {
-	versions := map[int]embeddedpostgres.PostgresVersion{
-		0: embeddedpostgres.V17, 15: embeddedpostgres.V15, 16: embeddedpostgres.V16, 17: embeddedpostgres.V17, 18: embeddedpostgres.V18,
-	}
-	version, ok := versions[major]
-	if !ok {
-		return "", fmt.Errorf("PostgreSQL %d is not among the downloads", major)
-	}
-	cache := "/var/cache" // root's own cache is closed to the account
-	if !a.drop {
-		var err error
-		if cache, err = os.UserCacheDir(); err != nil {
-			return "", err
-		}
-	}
-	dir := filepath.Join(cache, "fdc", "postgresql-"+string(version))
-	bin := filepath.Join(dir, "bin")
-	if _, err := os.Stat(filepath.Join(bin, "initdb")); err == nil {
-		return bin, nil
-	}
-	progress(fmt.Sprintf("no PostgreSQL found; downloading version %s into %s", version, dir))
-	port, err := freePort(ctx)
-	if err != nil {
-		return "", err
-	}
-	config := embeddedpostgres.DefaultConfig().Version(version).Port(uint32(port)).Logger(io.Discard). //nolint:gosec // a port
-														CachePath(filepath.Join(dir, "archive")).BinariesPath(dir).RuntimePath(filepath.Join(dir, "trial"))
-	server := embeddedpostgres.NewDatabase(config)
-	tried := make(chan error, 1)
-	go func() {
-		err := server.Start() // takes no context
-		if err == nil {
-			err = server.Stop()
-		}
-		tried <- errors.Join(err, os.RemoveAll(filepath.Join(dir, "trial")))
-	}()
-	select {
-	case err = <-tried:
-	case <-ctx.Done():
-		return "", ctx.Err()
-	}
-	if _, missing := os.Stat(filepath.Join(bin, "initdb")); missing != nil {
-		return "", errors.Join(err, missing)
-	}
-	return bin, nil
-}
-
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// seconds is a time for people.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

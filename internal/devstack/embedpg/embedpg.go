@@ -37,7 +37,7 @@ const (
 // Config says which cluster to run and how.
 type Config struct {
 	Dir            string // the cluster's directory, made when missing; the file Dir.lock beside it keeps others out
-	BinDir         string // folder of initdb and postgres (FDC_PG_BIN); "" searches the machine, then downloads
+	BinDir         string // folder of initdb and postgres (FDC_PG_BIN); "" searches the machine, then fetches them
 	Durable        bool   // wait for the disk, so that data outlives a crash of the machine, not only of the server
 	MaxConnections int    // 0 means 200
 	Owner          int    // id of the process with whose end, however it comes, the cluster is removed; 0 keeps it
@@ -202,6 +202,9 @@ func (c *cluster) start(ctx context.Context, port int, detached bool) (*process,
 				err = clashed // says more than that the time was up
 			}
 			return nil, 0, err
+		}
+		if clashed == nil && port != 0 {
+			c.progress(fmt.Sprintf("waiting for port %d, which another process has", port))
 		}
 		clashed = err
 		select {

@@ -21,7 +21,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/internal/devstack/embedpg"
+	"fdc/internal/devstack/testenv"
 )
+
+// The tests wait for servers and the disk more than they work.
+func TestMain(m *testing.M) {
+	testenv.Parallel(4)
+	m.Run()
+}
 
 const patience = time.Minute // for what takes a moment on a quiet machine
 
@@ -228,18 +235,27 @@ func TestDirectoryInReach(t *testing.T) {
 
 func TestPortTakenWhileStopped(t *testing.T) {
 	t.Parallel()
-	s := start(t, config(t, reachable(t)))
+	ctx, cancel := context.WithCancel(t.Context())
+	cfg := config(t, reachable(t))
+	var waits []string
+	cfg.Progress = func(what string) {
+		if strings.HasPrefix(what, "waiting for port") {
+			waits = append(waits, what)
+			cancel()
+		}
+	}
+	s := start(t, cfg)
 	address, err := url.Parse(s.URL(embedpg.Database))
 	require.NoError(t, err)
 	require.NoError(t, s.Stop(t.Context()))
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address.Host)
 	require.NoError(t, err)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
 	err = s.Restart(ctx)
 	require.ErrorContains(t, err, address.Port())
 	require.NotContains(t, err.Error(), "\n")
+	require.Len(t, waits, 1)
+	require.Contains(t, waits[0], address.Port())
 
 	require.NoError(t, ln.Close())
 	require.NoError(t, s.Restart(t.Context()))

@@ -1,5 +1,5 @@
 # Stops the PostgreSQL cluster of directory $dir and removes it. Package guard runs it.
-while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 1; done
+while [ -n "$(find "$dir/keep" -mmin -5 2>/dev/null)" ]; do sleep 0.2; done
 home=$(cat "$dir/location" 2>/dev/null) || home=$dir
 server=$(head -n 1 "$home/data/postmaster.pid" 2>/dev/null)
 if [ -n "$server" ]; then

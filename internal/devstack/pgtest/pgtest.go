@@ -91,7 +91,7 @@ func skipIfShort(tb testing.TB) {
 
 // join is done once per process: the cluster is there for all of its tests.
 var join = sync.OnceValues(func() (*embedpg.Shared, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience) // it may have to fetch PostgreSQL first
 	defer cancel()
 	cfg := config(testenv.Run(), "shared")
 	cfg.MaxConnections = maxConnections
@@ -231,9 +231,13 @@ func closePool(tb testing.TB, pool *pgxpool.Pool) {
 		pool.Close()
 		close(closed)
 	}()
+	wait := 5 * time.Second
+	if tb.Failed() {
+		wait = 200 * time.Millisecond // such a test has often left its connections, and no goroutine to give them back
+	}
 	select {
 	case <-closed:
-	case <-time.After(5 * time.Second):
+	case <-time.After(wait):
 		tb.Errorf("%d connections were not given back to the pool", pool.Stat().AcquiredConns())
 	}
 }
