@@ -206,9 +206,12 @@ func (p *person) textOf(selector string) string {
 	return text
 }
 
+// click clicks what is visible and enabled. It goes by the element, not by its place, which moves when the page draws something.
 func (p *person) click(selector string) {
 	p.t.Helper()
-	p.do("click "+selector, chromedp.Click(chromedp.CSS(selector)))
+	element := `document.querySelector(` + quote(selector) + `)`
+	p.holds(element+`.getClientRects().length > 0 && !`+element+`.disabled`, selector+" can be clicked")
+	value[bool](p, `(`+element+`.click(), true)`)
 }
 
 // fill puts a text into a field, as if it had been typed.

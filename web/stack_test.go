@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -74,7 +75,7 @@ func stack(tb testing.TB) devstack.Addresses {
 // account makes one of Google's for somebody of the test's own and returns its address.
 func account(t *testing.T, google, name string) string {
 	t.Helper()
-	email := strings.ToLower(name + "." + t.Name() + "@example.com")
+	email := strings.ToLower(name + "." + rand.Text() + "@example.com") // other runs of the test have others (-count)
 	emulator(t, google, http.MethodPost, "/_emulator/users", "", map[string]any{"email": email, "name": name + " of " + t.Name()})
 	return email
 }
