@@ -206,11 +206,19 @@ func (p *person) textOf(selector string) string {
 	return text
 }
 
-// click clicks what is visible and enabled. It goes by the element, not by its place, which moves when the page draws something.
+// click clicks what is enabled and where a mouse would hit it. The click itself goes to the element, not to its place, which moves when the
+// page draws something.
 func (p *person) click(selector string) {
 	p.t.Helper()
 	element := `document.querySelector(` + quote(selector) + `)`
-	p.holds(element+`.getClientRects().length > 0 && !`+element+`.disabled`, selector+" can be clicked")
+	p.holds(`(() => {
+		const element = `+element+`;
+		if (!element?.getClientRects().length || element.disabled) return false;
+		element.scrollIntoView({ block: "nearest" });
+		const { x, y, width, height } = element.getClientRects()[0];
+		const hit = document.elementFromPoint(x + width / 2, y + height / 2);
+		return element.contains(hit) || hit?.closest("label")?.control === element;
+	})()`, selector+" can be clicked")
 	value[bool](p, `(`+element+`.click(), true)`)
 }
 
