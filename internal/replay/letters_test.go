@@ -274,7 +274,7 @@ func update() events.Event {
 		events.WorkspaceDataUpdated{WorkspaceID: workspace, Version: 1 + rand.Int64N(1<<40), Bytes: 2})
 }
 
-// An operator who is interrupted at any moment, and does the same again, requeues each letter once.
+// An operator who is interrupted at any moment, and does the same again, requeues each letter once. FDC_REQUEUE_ROUNDS of it, or few.
 func TestARequeueThatIsInterruptedLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -285,7 +285,7 @@ func TestARequeueThatIsInterruptedLosesAndDoublesNothing(t *testing.T) {
 	})
 	var all []events.Event
 	interrupted := 0
-	for round := range 30 {
+	for round := 0; round < testenv.Size(t, "FDC_REQUEUE_ROUNDS", 10) || interrupted == 0; round++ {
 		list := make([]events.Event, []int{1, 30}[round%2])
 		for i := range list {
 			list[i] = task(alice)
@@ -309,7 +309,6 @@ func TestARequeueThatIsInterruptedLosesAndDoublesNothing(t *testing.T) {
 		require.Empty(t, d.list(t, replay.LetterFilter{}))
 	}
 	t.Logf("%d interrupted", interrupted)
-	require.NotZero(t, interrupted)
 	d.settles(t, 0)
 	for _, ev := range all {
 		require.Equal(t, 1, seen.of(ev.ID))

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
@@ -118,42 +119,49 @@ var errCrash = errors.New("a crash")
 // A restore crashes after each of its steps, and is done again: at once, when DEAD has forgotten the ids, or after another loss.
 func TestARestoreThatIsInterruptedDoublesNothing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	want := r.filled(t, 4)
-	for _, again := range []func(){
-		func() {},
-		func() { // as a restart of the server long after
-			r.restart(t)
-		},
-		func() { r.lose(t, streams...) },
+	for name, again := range map[string]func(*testing.T, *rig){
+		"at once":            func(*testing.T, *rig) {},
+		"long after":         func(t *testing.T, r *rig) { t.Helper(); r.restart(t) }, // by then DEAD has forgotten the ids
+		"after another loss": func(t *testing.T, r *rig) { t.Helper(); r.lose(t, streams...) },
 	} {
-		for steps, done := 1, false; !done; steps++ {
-			r.lose(t, streams...)
-			dead, err := r.owner.Stream(t.Context(), bus.Dead)
-			require.NoError(t, err)
-			config := dead.CachedInfo().Config
-			config.Duplicates = 100e6 // the least there is
-			_, err = r.owner.UpdateStream(t.Context(), config)
-			require.NoError(t, err)
-			crashing := r.restorer(t, zerolog.Nop())
-			left := steps
-			crashing.afterStep = func(string) error {
-				if left--; left == 0 {
-					return errCrash
-				}
-				return nil
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			want := r.filled(t, 4)
+			for steps, done := 1, false; !done; steps++ {
+				r.lose(t, streams...)
+				done = r.crashAfter(t, steps)
+				again(t, r)
+				r.restore(t)
+				require.Equal(t, want, r.contents(t), "after %d steps", steps)
+				require.Zero(t, r.lost(t))
 			}
-			err = crashing.run(t.Context())
-			if done = err == nil; !done {
-				require.ErrorIs(t, err, errCrash)
-				_ = crashing.conn.Close(t.Context()) // as the end of the process does
-			}
-			again()
-			r.restore(t)
-			require.Equal(t, want, r.contents(t), "after %d steps", steps)
-			require.Zero(t, r.lost(t))
-		}
+		})
 	}
+}
+
+// crashAfter restores until so many steps are done, and reports whether that was all of it.
+func (r *rig) crashAfter(t *testing.T, steps int) (done bool) {
+	t.Helper()
+	dead, err := r.owner.Stream(t.Context(), bus.Dead)
+	require.NoError(t, err)
+	config := dead.CachedInfo().Config
+	config.Duplicates = 100 * time.Millisecond // the least there is
+	_, err = r.owner.UpdateStream(t.Context(), config)
+	require.NoError(t, err)
+	crashing := r.restorer(t, zerolog.Nop())
+	crashing.afterStep = func(string) error {
+		if steps--; steps == 0 {
+			return errCrash
+		}
+		return nil
+	}
+	if err = crashing.run(t.Context()); err == nil {
+		return true
+	}
+	require.ErrorIs(t, err, errCrash)
+	_ = crashing.conn.Close(t.Context()) // as the end of the process does
+	return false
 }
 
 // Several restore at the same time, while a keeper runs.

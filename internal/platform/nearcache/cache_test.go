@@ -427,9 +427,11 @@ func late(err error) bool {
 }
 
 // What a node serves never goes back, whoever writes, wherever, and what is left in the bucket is the row's version, a
-// tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice.
+// tombstone or nothing. Every third write reaches the bucket only by the invalidator, some twice. FDC_CACHE_WRITES writes of each writer,
+// or few.
 func TestVersionsNeverGoBack(t *testing.T) {
 	t.Parallel()
+	writes := testenv.Size(t, "FDC_CACHE_WRITES", 50)
 	s := natstest.Provisioned(t)
 	rows := newTable()
 	nc := natstest.Connect(t, s, "api")
@@ -471,7 +473,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 		}
 		for range 3 {
 			writers.Go(func() {
-				for range 150 {
+				for range writes {
 					key := keys[rand.IntN(len(keys))]
 					version := rows.commit(key)
 					if rand.IntN(3) > 0 {

@@ -18,6 +18,7 @@ import (
 
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
+	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
 )
@@ -263,9 +264,11 @@ func (w *watched) awaitReconciled(t *testing.T) {
 	require.Eventually(t, func() bool { return w.count(t, "cache_reconciliations_total") > 0 }, patience, time.Millisecond)
 }
 
-// Nodes that read, write through and evict, and events that come late, twice and in any order, are consistent at any moment.
+// Nodes that read, write through and evict, and events that come late, twice and in any order, are consistent at any moment:
+// FDC_CACHE_WRITES times each, or a few.
 func TestTheMonitorFindsNothingWrong(t *testing.T) {
 	t.Parallel()
+	times := testenv.Size(t, "FDC_CACHE_WRITES", 50)
 	s := natstest.Provisioned(t)
 	w := watch(t, s, 20*time.Millisecond, 100*time.Millisecond)
 	stop := w.run(t)
@@ -280,7 +283,7 @@ func TestTheMonitorFindsNothingWrong(t *testing.T) {
 		for range 4 {
 			all.Go(func() {
 				var again []func() error // what is said when newer versions may have been told
-				for range 200 {
+				for range times {
 					key := fmt.Sprint("k", rand.IntN(8))
 					if rand.IntN(2) == 0 {
 						if _, err := n.Get(t.Context(), key, 0); err != nil {

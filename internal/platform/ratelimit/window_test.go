@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/devstack/testenv"
 )
 
 func TestJudge(t *testing.T) {
@@ -31,10 +33,10 @@ func TestJudge(t *testing.T) {
 }
 
 // However requests come, no stretch of d up to a window has more than q·(1+d/window)+1 of them: no double at the edge. Who
-// waits as long as a refusal says is let in, and not a millisecond earlier.
+// waits as long as a refusal says is let in, and not a millisecond earlier. FDC_LIMIT_ROUNDS seeds, or few.
 func TestNoDoubleAtTheEdge(t *testing.T) {
 	t.Parallel()
-	for round := range 300 {
+	for round := range testenv.Size(t, "FDC_LIMIT_ROUNDS", 100) {
 		rng := rand.New(rand.NewPCG(1, uint64(round)))
 		limit := 1 + rng.Int64N(40)
 		var previous, current, window int64

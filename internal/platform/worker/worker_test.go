@@ -150,7 +150,7 @@ func (r *rig) start(t *testing.T, cfg worker.Config) (stop func()) {
 	t.Helper()
 	cfg.Consumer, cfg.Log, cfg.Metrics = r.consumer, zerolog.New(zerolog.NewTestWriter(t)), prometheus.NewRegistry()
 	cfg.ReplayPoll = 20 * time.Millisecond
-	js, err := bus.JetStream(r.js.Conn())
+	js, err := jetstream.New(r.js.Conn(), jetstream.WithDefaultTimeout(2*time.Second)) // requests get lost with the connection
 	require.NoError(t, err)
 	w := worker.New(js, cfg)
 	ctx, cancel := context.WithCancel(t.Context())
