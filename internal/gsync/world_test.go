@@ -113,7 +113,10 @@ type store struct {
 
 var stores = testenv.Shared[store]{Make: openStore}
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+func TestMain(m *testing.M) {
+	testenv.Parallel(4) // pauses that Google asks for, leases
+	os.Exit(testenv.Main(m))
+}
 
 func openStore(tb testing.TB) store {
 	tb.Helper()
