@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -115,7 +114,7 @@ var stores = testenv.Shared[store]{Make: openStore}
 
 func TestMain(m *testing.M) {
 	testenv.Parallel(4) // pauses that Google asks for, leases
-	os.Exit(testenv.Main(m))
+	testenv.Main(m)
 }
 
 func openStore(tb testing.TB) store {
