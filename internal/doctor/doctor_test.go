@@ -31,6 +31,9 @@ import (
 	"fdc/internal/service"
 )
 
+// patience is more than anything takes that happens at all.
+const patience = 2 * time.Minute
+
 // world is a system without its services.
 type world struct {
 	doctor.Config
@@ -49,13 +52,13 @@ func newWorld(t *testing.T, database string) *world {
 	t.Cleanup(func() { w.google.Close(); require.NoError(t, emulator.Close()) })
 	folder := "file://" + t.TempDir()
 	w.Config = doctor.Config{
-		Database: postgres.Config{URL: database, MaxConns: 4, ConnectTimeout: 5 * time.Second, QueryTimeout: 30 * time.Second},
+		Database: postgres.Config{URL: database, MaxConns: 4, ConnectTimeout: patience, QueryTimeout: patience},
 		Bus:      bus.Config{URL: w.broker.URL("ops"), User: "ops", Replicas: 1},
 		Users:    map[string]seal.Secret{}, Google: w.google.URL, Keys: seal.NewKey("v1"), ArchiveURL: folder,
 		OpenArchive: func(ctx context.Context, js jetstream.JetStream) (archive.Storage, error) {
 			return archive.OpenStorage(ctx, folder, js)
 		},
-		Patience: 20 * time.Second, // on a busy machine
+		Patience: patience,
 	}
 	for user := range embednats.NewPasswords() {
 		w.Users[user] = seal.Secret(w.broker.Password(user))
@@ -308,7 +311,7 @@ func TestWhatIsAwayIsOneFinding(t *testing.T) {
 	require.Equal(t, "postgres", bad[len(bad)-1].Check)
 	require.Contains(t, bad[len(bad)-1].Message, "No answer within 3s")
 	proxy.Heal()
-	w.Database.URL, w.Patience = url, 20*time.Second
+	w.Database.URL, w.Patience = url, patience
 	require.Empty(t, w.found(t))
 
 	require.NoError(t, cluster.Crash())
@@ -347,7 +350,7 @@ func TestRightsInNATS(t *testing.T) {
 			require.NoError(t, err)
 			broker.Start()
 			t.Cleanup(func() { broker.Shutdown(); broker.WaitForShutdown() })
-			require.True(t, broker.ReadyForConnections(20*time.Second))
+			require.True(t, broker.ReadyForConnections(patience))
 			nc, err := nats.Connect(broker.ClientURL(), nats.UserInfo("provision", passwords["provision"]), nats.CustomInboxPrefix(bus.InboxPrefix("provision")))
 			require.NoError(t, err)
 			t.Cleanup(nc.Close)
@@ -358,7 +361,7 @@ func TestRightsInNATS(t *testing.T) {
 			config := doctor.Config{
 				Bus: bus.Config{URL: broker.ClientURL(), User: "ops", Password: users["ops"], Replicas: 1}, Users: users,
 				Database: postgres.Config{URL: "postgres://" + closedPort(t) + "/x", ConnectTimeout: time.Second, QueryTimeout: time.Second},
-				Google:   "http://" + closedPort(t), Patience: 20 * time.Second,
+				Google:   "http://" + closedPort(t), Patience: patience,
 			}
 			var bad []doctor.Finding
 			for _, f := range doctor.Examine(t.Context(), config) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -116,7 +115,7 @@ func TestCrashAtEveryStatement(t *testing.T) {
 			steps := rand.New(rand.NewPCG(1, 2))
 			crashed := true
 			for n := 1; crashed; n++ {
-				if os.Getenv("FDC_SYNC_PROPERTY_TIME") == "" {
+				if propertyTime(t) == 0 {
 					n += steps.IntN(14)
 				}
 				p := w.connected(fmt.Sprintf("user%d@example.com", n))
@@ -209,20 +208,18 @@ func (p *person) worked(job Job) {
 // Whatever happens to a calendar, its deltas add up to what a full read gives.
 func TestCalendarInterleavings(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(4) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			p := shared(t).connected(alice)
-			r := rand.New(rand.NewPCG(seed, 8))
-			for range 50 {
-				p.calendarStep(r)
-			}
-			p.synced(events.SyncCalendar, "")
-			p.sameEvents(march, may)
-			require.Zero(t, p.synced(events.SyncCalendar, events.SyncResync).Calendar)
-			p.quiet()
-		})
-	}
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		t.Helper()
+		p := shared(t).connected(alice)
+		r := rand.New(rand.NewPCG(seed, 8))
+		for range 50 {
+			p.calendarStep(r)
+		}
+		p.synced(events.SyncCalendar, "")
+		p.sameEvents(march, may)
+		require.Zero(t, p.synced(events.SyncCalendar, events.SyncResync).Calendar)
+		p.quiet()
+	})
 }
 
 // calendarStep does one random thing to the calendar.

@@ -438,38 +438,48 @@ func (e *editor) events() {
 	require.ElementsMatch(e.t, wanted, got, e.history())
 }
 
-// Whatever order edits on both sides, syncs, faults and crashes come in: after each sync that says it is done every edit is on both
-// sides, or one of the same field that was made on the other side meanwhile; a task that one side deleted is gone, unless the other
-// has edited it since; nothing is doubled; and a further sync writes nothing. FDC_SYNC_PROPERTY_TIME=5m goes on with new seeds for
-// so long, from FDC_SYNC_PROPERTY_SEED.
-func TestEveryEditCounts(t *testing.T) {
-	t.Parallel()
-	seeds, until, first := uint64(4), time.Now(), uint64(0)
-	if text := os.Getenv("FDC_SYNC_PROPERTY_TIME"); text != "" {
-		d, err := time.ParseDuration(text)
-		require.NoError(t, err)
-		until = until.Add(d)
+// propertyTime is for how long each search goes on; the environment's, or zero.
+func propertyTime(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("FDC_SYNC_PROPERTY_TIME")
+	if text == "" {
+		return 0
 	}
+	d, err := time.ParseDuration(text)
+	require.NoError(t, err)
+	return d
+}
+
+// forSeeds searches from one seed. FDC_SYNC_PROPERTY_TIME=5m goes on with new seeds for so long, from FDC_SYNC_PROPERTY_SEED.
+func forSeeds(t *testing.T, search func(*testing.T, uint64)) {
+	t.Helper()
+	first, until := uint64(0), time.Now().Add(propertyTime(t))
 	if text := os.Getenv("FDC_SYNC_PROPERTY_SEED"); text != "" {
 		_, err := fmt.Sscan(text, &first)
 		require.NoError(t, err)
 	}
-	for seed := first; seed < first+seeds || time.Now().Before(until); seed++ {
-		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			if seed < first+seeds {
-				t.Parallel()
-			}
-			e := newEditor(t, seed)
-			for range 60 {
-				e.step()
-			}
-			e.settle()
-			e.check()
-			e.synced(events.SyncFull, "")
-			e.equal()
-			e.quiet()
-			e.events()
-			require.Len(t, e.here(), len(e.items))
-		})
+	for seed := first; seed == first || time.Now().Before(until); seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) { search(t, seed) })
 	}
+}
+
+// Whatever order edits on both sides, syncs, faults and crashes come in: after each sync that says it is done every edit is on both
+// sides, or one of the same field that was made on the other side meanwhile; a task that one side deleted is gone, unless the other
+// has edited it since; nothing is doubled; and a further sync writes nothing.
+func TestEveryEditCounts(t *testing.T) {
+	t.Parallel()
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		t.Helper()
+		e := newEditor(t, seed)
+		for range 60 {
+			e.step()
+		}
+		e.settle()
+		e.check()
+		e.synced(events.SyncFull, "")
+		e.equal()
+		e.quiet()
+		e.events()
+		require.Len(t, e.here(), len(e.items))
+	})
 }

@@ -228,7 +228,7 @@ func TestB12OneChannelPerCalendar(t *testing.T) {
 	require.Len(t, p.channels(), 1)
 	p.event("a change", "2026-03-02T09:00:00Z", nil)
 	h.hears("exists", 1)
-	require.Equal(t, 1, p.queued(events.TriggerWebhook))
+	require.Equal(t, 1, p.notified())
 	require.NoError(t, w.Disconnect(t.Context(), testMeta, p.id))
 	require.Len(t, w.asked("/stop"), 1)
 }

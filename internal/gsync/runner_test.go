@@ -175,7 +175,7 @@ func TestALeaseIsKept(t *testing.T) {
 	w := newWorld(t)
 	p := w.connected(alice)
 	reached, release := w.holding("/lists/", 1)
-	cfg := RunnerConfig{Lease: 2 * time.Second, Heartbeat: 50 * time.Millisecond}
+	cfg := RunnerConfig{Lease: 4 * time.Second, Heartbeat: 50 * time.Millisecond}
 	w.run(w.Service, cfg)
 	w.run(w.newService(nil), cfg)
 	job := p.request("")
@@ -375,7 +375,7 @@ func TestProgressIsTold(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, ops.Flush())
 	job := p.sync(events.SyncCalendar, "")
-	msg, err := sub.NextMsg(10 * time.Second)
+	msg, err := sub.NextMsg(patience)
 	require.NoError(t, err)
 	event, err := events.Decode(msg.Data)
 	require.NoError(t, err)

@@ -44,11 +44,11 @@ func (w *world) pending(trigger string) (n int) {
 	return n
 }
 
-// queued counts the user's pending jobs of a trigger.
-func (p *person) queued(trigger string) (n int) {
+// notified counts the user's pending jobs that a notification made.
+func (p *person) notified() (n int) {
 	p.t.Helper()
 	require.NoError(p.t, p.db.Pool.QueryRow(p.t.Context(),
-		`SELECT count(*) FROM sync_jobs WHERE user_id = $1 AND status = 'pending' AND trigger = $2`, p.id, trigger).Scan(&n))
+		`SELECT count(*) FROM sync_jobs WHERE user_id = $1 AND status = 'pending' AND trigger = $2`, p.id, events.TriggerWebhook).Scan(&n))
 	return n
 }
 

@@ -240,19 +240,17 @@ func TestTwoUsersOfOneWorkspace(t *testing.T) {
 // same, each once, and the next sync writes nothing.
 func TestInterleavings(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(6) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			p := shared(t).connected(alice)
-			r := rand.New(rand.NewPCG(seed, 7))
-			for range 60 {
-				p.step(r)
-			}
-			p.settle()
-			p.equal()
-			p.quiet()
-		})
-	}
+	forSeeds(t, func(t *testing.T, seed uint64) {
+		t.Helper()
+		p := shared(t).connected(alice)
+		r := rand.New(rand.NewPCG(seed, 7))
+		for range 60 {
+			p.step(r)
+		}
+		p.settle()
+		p.equal()
+		p.quiet()
+	})
 }
 
 // settle syncs until nothing fails any more.
@@ -411,7 +409,7 @@ func TestALongList(t *testing.T) {
 	t.Parallel()
 	w := shared(t)
 	p := w.connected(alice)
-	const many = 2_000
+	const many = 5 * taskPage
 	for i := range many {
 		_, err := w.google.AddTask(alice, defaultList, object{"title": fmt.Sprintf("number %d", i)})
 		require.NoError(t, err)

@@ -143,9 +143,9 @@ func TestForgedNotificationsDoNothing(t *testing.T) {
 		n.number = number
 		require.Equal(t, fault.Malformed, fault.KindOf(w.Notified(t.Context(), n, "")), number)
 	}
-	require.Zero(t, p.queued(events.TriggerWebhook))
+	require.Zero(t, p.notified())
 	require.NoError(t, w.Notified(t.Context(), genuine, ""))
-	require.Equal(t, 1, p.queued(events.TriggerWebhook))
+	require.Equal(t, 1, p.notified())
 }
 
 func TestAStormOfNotificationsIsOneJob(t *testing.T) {
@@ -165,7 +165,7 @@ func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	require.Equal(t, 1, p.queued(events.TriggerWebhook))
+	require.Equal(t, 1, p.notified())
 	claimed, err := w.claim(t.Context(), 8, time.Minute, p.id)
 	require.NoError(t, err)
 	require.Empty(t, claimed, "it waits for the storm to be over")
@@ -179,10 +179,10 @@ func TestAStormOfNotificationsIsOneJob(t *testing.T) {
 
 	n.number = "2"
 	require.NoError(t, w.Notified(t.Context(), n, ""))
-	require.Zero(t, p.queued(events.TriggerWebhook), "an old one is no news")
+	require.Zero(t, p.notified(), "an old one is no news")
 	n.number = "1000"
 	require.NoError(t, w.Notified(t.Context(), n, ""))
-	require.Equal(t, 1, p.queued(events.TriggerWebhook), "a change while a job runs is not lost")
+	require.Equal(t, 1, p.notified(), "a change while a job runs is not lost")
 }
 
 func TestAChannelIsReplacedBeforeItEnds(t *testing.T) {
@@ -305,9 +305,9 @@ func TestOwnWritesDoNotCallForever(t *testing.T) {
 	p.synced("", "")
 	h.hears("exists", 1)
 	p.synced(events.SyncCalendar, "") // takes the pending one on
-	require.Zero(t, p.queued(events.TriggerWebhook))
+	require.Zero(t, p.notified())
 	p.quiet()
-	require.Zero(t, p.queued(events.TriggerWebhook))
+	require.Zero(t, p.notified())
 }
 
 // Notifications are a hint: with none of them arriving, the clock does it.

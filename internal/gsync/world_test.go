@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -113,7 +112,10 @@ type store struct {
 
 var stores = testenv.Shared[store]{Make: openStore}
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+func TestMain(m *testing.M) {
+	testenv.Parallel(4) // pauses that Google asks for, leases
+	testenv.Main(m)
+}
 
 func openStore(tb testing.TB) store {
 	tb.Helper()

@@ -14,7 +14,6 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -98,7 +97,7 @@ var worlds = testenv.Shared[*world]{Make: func(tb testing.TB) *world {
 	return startWorld(tb)
 }}
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) }
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // email is the address of one of the world's people.
 func (w *world) email(name string) string { return name + w.suffix + "@example.com" }

@@ -1,7 +1,6 @@
 package identity_test
 
 import (
-	"os"
 	"testing"
 
 	"fdc/internal/devstack/testenv"
@@ -9,5 +8,5 @@ import (
 
 func TestMain(m *testing.M) {
 	testenv.Parallel(6) // the tests of caches wait for time to pass
-	os.Exit(m.Run())
+	m.Run()
 }

@@ -108,7 +108,7 @@ func TestHostileFrames(t *testing.T) {
 		})
 		t.Run("a header that never ends", func(t *testing.T) {
 			t.Parallel()
-			quick := newNode(t, r.nats, func(l *limits) { l.ping, l.write = 25*time.Millisecond, 100*time.Millisecond })
+			quick := newNode(t, r.nats, func(l *limits) { l.ping, l.write = 25*time.Millisecond, time.Second })
 			c, _ := quick.open(t, someone())
 			_, err := c.conn.UnderlyingConn().Write([]byte{final | text})
 			require.NoError(t, err)

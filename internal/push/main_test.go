@@ -1,13 +1,12 @@
 package push
 
 import (
-	"os"
 	"testing"
 
 	"fdc/internal/devstack/testenv"
 )
 
 func TestMain(m *testing.M) {
-	testenv.Parallel(6) // they wait for timeouts and for restarts of NATS
-	os.Exit(m.Run())
+	testenv.Parallel(6) // many wait for timeouts and for restarts of NATS
+	m.Run()
 }

@@ -688,7 +688,7 @@ func TestWhatClientsSend(t *testing.T) {
 
 func TestPings(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(l *limits) { l.ping, l.write = 100*time.Millisecond, 2*time.Second })
+	r := newRig(t, func(l *limits) { l.ping, l.write = 100*time.Millisecond, 4*time.Second })
 	me := someone()
 	answering, _ := r.open(t, me)
 	silent, _ := r.open(t, me)
@@ -808,7 +808,7 @@ func TestNATSRestarts(t *testing.T) {
 		start := time.Now()
 		c.expect(after)
 		without.expect(after)
-		require.Less(t, time.Since(start), 5*time.Second, "not blind for long after a restart")
+		require.Less(t, time.Since(start), 20*time.Second, "not blind for long after a restart")
 		require.NoError(t, without.conn.Close())
 	}
 }

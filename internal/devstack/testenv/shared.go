@@ -40,17 +40,14 @@ func (s *Shared[T]) Get(tb testing.TB) T {
 	return s.value
 }
 
-// Main runs the tests, releases what they shared, and returns the exit code.
-func Main(m *testing.M) int { return everyone.end(m.Run()) }
+// Main runs the tests and releases what they shared.
+func Main(m *testing.M) { everyone.end(m.Run()) }
 
-var everyone = newPackageTB()
+var everyone = &packageTB{}
 
 // packageTB is the testing.TB of what outlives a test. It keeps the log for a run that fails, in which no test may be to blame.
 type packageTB struct {
 	testing.TB // nil: a method that is not below is not for shared values
-
-	ctx    context.Context
-	cancel context.CancelFunc
 
 	mu       sync.Mutex
 	cleanups []func()
@@ -60,15 +57,9 @@ type packageTB struct {
 
 type skip string
 
-func newPackageTB() *packageTB {
-	p := &packageTB{}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	return p
-}
-
 func (p *packageTB) Helper()                  {}
 func (p *packageTB) Name() string             { return "the package" }
-func (p *packageTB) Context() context.Context { return p.ctx }
+func (p *packageTB) Context() context.Context { return context.Background() }
 
 func (p *packageTB) Cleanup(f func()) {
 	p.mu.Lock()
@@ -138,21 +129,20 @@ func (p *packageTB) print(text string, failed bool) {
 }
 
 // end runs the cleanups, the last first, as a test does, and prints the log of a run that has failed.
-func (p *packageTB) end(code int) int {
+func (p *packageTB) end(code int) {
 	p.mu.Lock()
 	p.failed = p.failed || code != 0
 	p.mu.Unlock()
-	p.cancel()
 	for f := p.pop(); f != nil; f = p.pop() {
 		f()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed && code == 0 {
-		code = 1
+	if !p.failed {
+		return
 	}
-	if code != 0 {
-		fmt.Fprint(os.Stderr, p.log.String())
+	fmt.Fprint(os.Stderr, p.log.String())
+	if code == 0 {
+		panic("what the tests shared has failed")
 	}
-	return code
 }
