@@ -79,7 +79,7 @@ func (d *dev) interrupt(t *testing.T) {
 	select {
 	case err := <-d.ended:
 		require.NoError(t, err, "stderr: %s", d.stderr)
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatalf("does not end; stderr: %s", d.stderr)
 	}
 	require.Empty(t, processesWith(t, d.Data), "processes left")
@@ -219,7 +219,7 @@ func refused(t *testing.T, code int, args ...string) string {
 func refusedWith(t *testing.T, code int, environ []string, args ...string) string {
 	t.Helper()
 	cmd := command(t, args...) // before the clock starts: the first one builds
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd.Env = append(cmd.Env, environ...)
 	var stderr bytes.Buffer
