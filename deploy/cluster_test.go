@@ -191,9 +191,15 @@ func TestTheCluster(t *testing.T) {
 
 	ops := connect(t, "ops", nodes...)
 	for _, config := range append(bus.Streams(3), bus.Buckets(3)...) {
-		stream, err := ops.Stream(t.Context(), config.Name)
-		require.NoError(t, err)
-		require.Equal(t, 3, stream.CachedInfo().Config.Replicas, config.Name)
+		var replicas int
+		require.Eventually(t, func() bool {
+			stream, err := ops.Stream(t.Context(), config.Name)
+			if err == nil {
+				replicas = stream.CachedInfo().Config.Replicas
+			}
+			return err == nil
+		}, patience, 50*time.Millisecond, config.Name)
+		require.Equal(t, 3, replicas, config.Name)
 	}
 	t.Run("clients need TLS", func(t *testing.T) { refusesPlain(t, nodes[0]) })
 	t.Run("routes need a certificate", func(t *testing.T) { refusesStrangers(t, nodes[0]) })
@@ -210,16 +216,20 @@ func TestTheCluster(t *testing.T) {
 	for n := range half {
 		publish(n)
 	}
-	leader := func() *broker {
-		stream, err := ops.Stream(t.Context(), bus.Events)
-		require.NoError(t, err)
-		for _, b := range nodes {
-			if stream.CachedInfo().Cluster.Leader == b.environ["NATS_SERVER_NAME"] {
-				return b
+	leader := func() (found *broker) {
+		require.Eventually(t, func() bool {
+			stream, err := ops.Stream(t.Context(), bus.Events)
+			if err != nil || stream.CachedInfo().Cluster == nil {
+				return false
 			}
-		}
-		t.Fatalf("no leader of EVENTS: %+v", stream.CachedInfo().Cluster)
-		return nil
+			for _, b := range nodes {
+				if stream.CachedInfo().Cluster.Leader == b.environ["NATS_SERVER_NAME"] {
+					found = b
+				}
+			}
+			return found != nil
+		}, patience, 50*time.Millisecond, "no leader of EVENTS")
+		return found
 	}
 	dead := leader()
 	dead.kill()

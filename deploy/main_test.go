@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds what takes a second or two on a machine that has nothing else to do.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // natsFlags are added to those of the file that starts a server, so that it listens where the test wants it.
 const natsFlags = "FDC_TEST_NATS_FLAGS"

@@ -79,7 +79,7 @@ func (d *dev) interrupt(t *testing.T) {
 	select {
 	case err := <-d.ended:
 		require.NoError(t, err, "stderr: %s", d.stderr)
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatalf("does not end; stderr: %s", d.stderr)
 	}
 	require.Empty(t, processesWith(t, d.Data), "processes left")
@@ -113,7 +113,7 @@ func TestASecondStart(t *testing.T) {
 	again := startDev(t, args...)
 	after := again.status(t)
 	require.GreaterOrEqual(t, stream(t, after, "EVENTS").LastSeq, stream(t, status, "EVENTS").LastSeq, "the events are gone")
-	require.Eventually(t, func() bool { return stream(t, again.status(t), "EVENTS").LastSeq >= 200 }, patience, 50*time.Millisecond, "the seed's events are gone")
+	again.seeded(t)
 	again.testReplay(t)
 	again.interrupt(t)
 }
@@ -160,6 +160,12 @@ func (d *dev) status(t *testing.T) service.Status {
 	var s service.Status
 	require.NoError(t, json.Unmarshal(out, &s))
 	return s
+}
+
+// seeded waits until the 200 tasks of the demo are published.
+func (d *dev) seeded(t *testing.T) {
+	t.Helper()
+	require.Eventually(t, func() bool { return stream(t, d.status(t), "EVENTS").LastSeq >= 200 }, patience, 50*time.Millisecond, "the seed made no events")
 }
 
 func stream(t *testing.T, s service.Status, name string) service.StreamStatus {
@@ -219,7 +225,7 @@ func refused(t *testing.T, code int, args ...string) string {
 func refusedWith(t *testing.T, code int, environ []string, args ...string) string {
 	t.Helper()
 	cmd := command(t, args...) // before the clock starts: the first one builds
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd.Env = append(cmd.Env, environ...)
 	var stderr bytes.Buffer

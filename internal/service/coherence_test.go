@@ -334,10 +334,10 @@ func (p *population) quiesced() {
 	}
 }
 
-// soon waits for what comes true by itself, far sooner than entries expire.
+// soon waits for what comes true by itself, before entries expire after 30 seconds.
 func (c *cluster) soon(condition func() bool, message string, args ...any) {
 	c.t.Helper()
-	require.Eventually(c.t, condition, 5*time.Second, 10*time.Millisecond, append([]any{message}, args...)...)
+	require.Eventually(c.t, condition, 20*time.Second, 10*time.Millisecond, append([]any{message}, args...)...)
 }
 
 // holdsAtMost checks that a bucket holds of a key nothing, a tombstone, or that entry.

@@ -90,7 +90,7 @@ func (s *system) signUp(t *testing.T, email string) *user {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	require.NoError(t, err)
-	u := &user{api: s.api, client: &http.Client{Jar: jar, Timeout: 10 * time.Second}}
+	u := &user{api: s.api, client: &http.Client{Jar: jar, Timeout: time.Minute}}
 	_, err = u.call(t.Context(), http.MethodPost, s.google+"/_emulator/users", fmt.Sprintf(`{"email":%q,"name":"Load"}`, email))
 	require.NoError(t, err)
 	_, err = u.call(t.Context(), http.MethodGet,
@@ -173,7 +173,7 @@ func (s *system) accounted(t *testing.T) {
 	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
 	require.NoError(t, err)
 	for range stream.CachedInfo().State.Msgs {
-		msg, err := consumer.Next(jetstream.FetchMaxWait(10 * time.Second))
+		msg, err := consumer.Next(jetstream.FetchMaxWait(patience))
 		require.NoError(t, err)
 		e, err := events.Decode(msg.Data())
 		require.NoError(t, err)
