@@ -322,7 +322,10 @@ func (b *bench) startAPI(ctx context.Context, w *world, accounts []*account) (*r
 		Log:   telemetry.Logger(telemetry.Config{Level: "info", Format: "json"}, logged, "api"),
 		Admin: daemon.NewAdmin().Service("api"),
 	}
-	api.stop = background(ctx, func(ctx context.Context) error { return service.RunAPI(ctx, config, lent) })
+	api.stop = background(ctx, func(ctx context.Context) error {
+		defer daemon.TuneCollector(service.Garbage)() // as in a process of its own
+		return service.RunAPI(ctx, config, lent)
+	})
 	if err := api.awaitCache(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("wait for the API: %w", err), api.stop())
 	}

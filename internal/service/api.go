@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -123,25 +122,26 @@ func (f *RateFactor) UnmarshalText(text []byte) error {
 // MaxRateFactor keeps the counts far from overflowing; it is as good as no limit.
 const MaxRateFactor = 1e6
 
-// API runs the service from the environment.
-var API = Standalone("api", RunAPI)
+// Garbage is how many bytes of garbage the api lets the collector wait for, while less than that is in use.
+const Garbage = 64 << 20
+
+// API runs the service from the environment. GOGC, when it is set there, is left alone.
+func API(ctx context.Context, environ map[string]string) error {
+	if environ["GOGC"] == "" {
+		defer daemon.TuneCollector(Garbage)()
+	}
+	return Standalone("api", RunAPI)(ctx, environ)
+}
 
 // maxWait is how long a request waits for a connection to the database, each time that it needs one. A pool that is busy
 // for longer doesn't keep up: the request's user is better off with an answer that says so.
 const maxWait = time.Second
-
-// heapFloor is address space that is never touched, so it takes no memory. It counts as heap, though, so that the collector runs
-// once in so many bytes of garbage and not, as beside a heap of a few megabytes, many times a second: under load that took
-// a quarter of the processor time.
-const heapFloor = 64 << 20
 
 // farewell is how long the API may take to end: the hub's goodbyes, and then some for the requests in hand.
 const farewell = push.Drain + 5*time.Second
 
 // RunAPI serves HTTP and push, and takes its turn at relaying the outbox, until ctx ends.
 func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
-	floor := make([]byte, heapFloor)
-	defer runtime.KeepAlive(floor)
 	listener := c.Listener
 	if listener == nil {
 		var err error
