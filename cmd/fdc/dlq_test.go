@@ -73,6 +73,7 @@ const (
 )
 
 func (d *dev) testDLQ(t *testing.T) {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), d.Postgres)
 	require.NoError(t, err)
 	defer conn.Close(t.Context())

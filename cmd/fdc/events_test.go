@@ -38,6 +38,7 @@ func parseEvents(t *testing.T, out string) []eventLine {
 }
 
 func (d *dev) testEvents(t *testing.T) {
+	t.Helper()
 	d.seeded(t)
 	out, said := d.run(t, daemon.ExitOK, "events", "export", "--to-seq", "200")
 	all := parseEvents(t, out)

@@ -104,6 +104,7 @@ func TestCompletion(t *testing.T) {
 
 // Months are completed from the database of the running stack; colours are for terminals, and for those who want them.
 func (d *dev) testComfort(t *testing.T) {
+	t.Helper()
 	now := time.Now().UTC().Format("2006-01")
 	out, err := command(t, "__complete", "audit", "rebuild", "--data", d.Data, "").Output()
 	require.NoError(t, err)

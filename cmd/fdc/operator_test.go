@@ -44,6 +44,7 @@ func TestOperatorCommands(t *testing.T) {
 }
 
 func (d *dev) testPeople(t *testing.T) {
+	t.Helper()
 	t.Run("sessions", d.testSessions)
 	t.Run("users", d.testUsers)
 	t.Run("flags", d.testFlags)

@@ -17,6 +17,7 @@ import (
 
 // The audit log loses rows of this month, and a replay brings back the very same; a second one adds nothing.
 func (d *dev) testReplay(t *testing.T) {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), d.Postgres)
 	require.NoError(t, err)
 	defer conn.Close(t.Context())

@@ -41,6 +41,7 @@ func (p *printed) String() string {
 // On a terminal of 80 × 24 the status is a screen of its own, drawn anew each second, no line too long and none too many; Ctrl-C gives the
 // terminal back as it was.
 func (d *dev) testWatch(t *testing.T) {
+	t.Helper()
 	cmd := command(t, "status", "--watch", "--data", d.Data)
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
 	require.NoError(t, err)
