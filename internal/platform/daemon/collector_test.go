@@ -43,10 +43,11 @@ func TestTuneCollector(t *testing.T) { //nolint:paralleltest // it changes the p
 	require.Less(t, tuned, usual/2)
 	require.NotZero(t, tuned)
 
-	large := make([]byte, 256<<20)
-	require.Eventually(t, func() bool { runtime.GC(); return percent() == 100 }, time.Minute, time.Millisecond)
-	runtime.KeepAlive(large)
-	large = nil
+	func() {
+		large := make([]byte, 256<<20)
+		require.Eventually(t, func() bool { runtime.GC(); return percent() == 100 }, time.Minute, time.Millisecond)
+		runtime.KeepAlive(large)
+	}()
 	require.Eventually(t, func() bool { runtime.GC(); return percent() > 400 }, time.Minute, time.Millisecond)
 	stop()
 	require.EqualValues(t, 100, percent())
