@@ -808,7 +808,7 @@ func TestNATSRestarts(t *testing.T) {
 		start := time.Now()
 		c.expect(after)
 		without.expect(after)
-		require.Less(t, time.Since(start), 20*time.Second, "not blind for long after a restart")
+		require.Less(t, time.Since(start), 15*time.Second, "only the consumer's heartbeats, silent for 18 s, showed the restart")
 		require.NoError(t, without.conn.Close())
 	}
 }
