@@ -17,7 +17,7 @@ import (
 )
 
 // patience is a deadline that only a broken program reaches.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 var byTest = events.Meta{Source: "/fdc/test", ActorID: events.OperatorActor}
 

@@ -2,6 +2,7 @@ package nearcache
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,7 +14,6 @@ import (
 	"github.com/maypok86/otter/v2"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -161,7 +161,7 @@ func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("make near cache %s: %w", name, err)
 	}
 	cache := &Cache[V]{
-		Config: c, load: load, decode: decode, name: name, bucket: NewBucket(c.KV), node: nuid.Next(), begun: time.Now(), near: near,
+		Config: c, load: load, decode: decode, name: name, bucket: NewBucket(c.KV), node: cryptorand.Text(), begun: time.Now(), near: near,
 		limits:  limits{read: readTimeout, write: writeTimeout},
 		flights: map[string]*flight[V]{}, owed: map[string]int64{}, served: map[Layer]prometheus.Counter{},
 	}

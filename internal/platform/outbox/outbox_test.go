@@ -209,6 +209,7 @@ func (w *world) progress(t *testing.T, n int64) {
 func (w *world) accounted(t *testing.T) {
 	t.Helper()
 	w.pending(t, func(n int64) bool { return n == 0 }, "the outbox does not drain")
+	require.Eventually(t, w.nc.IsConnected, patience, time.Millisecond, "the relay's connection was restored before the test's own")
 	stream, err := w.js.Stream(t.Context(), bus.Events)
 	require.NoError(t, err)
 	consumer, err := stream.OrderedConsumer(t.Context(), jetstream.OrderedConsumerConfig{})
