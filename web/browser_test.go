@@ -178,7 +178,9 @@ func (p *person) signIn(email, view string) {
 // sees waits for an element that shows a text.
 func (p *person) sees(selector, text string) {
 	p.t.Helper()
-	js := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => (e.value ?? "").includes(%q) || e.innerText.includes(%q))`, selector, text, text)
+	// What is hidden has an innerText, too.
+	js := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.checkVisibility() && ((e.value ?? "").includes(%q) || e.innerText.includes(%q)))`,
+		selector, text, text)
 	p.holds(js, fmt.Sprintf("%s shows %q", selector, text))
 }
 

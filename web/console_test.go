@@ -119,7 +119,7 @@ func TestTwoPeopleEditTheDocument(t *testing.T) {
 	alice.fill("#document", `{"a":2,"b":{"x":1,"y":1},"c":[1]}`)
 	bob.fill("#document", `{"a":1,"b":{"x":1,"y":2},"c":[1]}`)
 	bob.click("#save")
-	alice.sees("#document-notice", "Somebody saved version")
+	alice.sees("#document-notice", "Somebody saved version 2")
 	alice.click("#save")
 	bob.sees("#document", `"a": 2`)
 	require.JSONEq(t, `{"a":2,"b":{"x":1,"y":2},"c":[1]}`, bob.document())
@@ -128,7 +128,7 @@ func TestTwoPeopleEditTheDocument(t *testing.T) {
 	alice.fill("#document", `{"a":3,"b":{"x":1,"y":2},"c":[1],"alice":true}`)
 	bob.fill("#document", `{"a":4,"b":{"x":1},"c":[1,2]}`)
 	bob.click("#save")
-	alice.sees("#document-notice", "Somebody saved version")
+	alice.sees("#document-notice", "Somebody saved version 4")
 	alice.click("#save")
 	alice.sees("#merge legend", "/a")
 	require.Equal(t, 1, value[int](alice, `document.querySelectorAll("#merge fieldset").length`))
@@ -139,6 +139,17 @@ func TestTwoPeopleEditTheDocument(t *testing.T) {
 	alice.press("Save the merged document")
 	bob.sees("#document", `"alice": true`)
 	require.JSONEq(t, `{"a":3,"b":{"x":1},"c":[1,2],"alice":true}`, bob.document())
+
+	// What is typed while the answer is under way stays.
+	value[bool](alice, `(() => {
+		const field = document.querySelector("#document");
+		field.value = '{"a":5}';
+		document.querySelector("#save").click();
+		field.value = '{"a":6}';
+		return true;
+	})()`)
+	alice.sees("#document-of", "Version 6")
+	require.JSONEq(t, `{"a":6}`, alice.document())
 
 	alice.fill("#document", `{"a":`)
 	alice.click("#save")

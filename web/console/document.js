@@ -51,9 +51,12 @@ export function documentView({ root, workspace, signal, follow, toast, attempt }
 
   /** @param {any} data @param {number} on the version that it was made from */
   async function save(data, on) {
+    const sent = text.value;
     try {
       const saved = await api(path, { method: "PUT", body: { data }, headers: { "If-Match": `"${on}"` } });
+      const typed = text.value;
       show({ data, version: saved.version });
+      if (typed !== sent) text.value = typed; // while the answer was under way
       toast(t("saved"));
     } catch (err) {
       if (!(err instanceof Problem) || err.status !== 412) throw err;
