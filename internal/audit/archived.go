@@ -19,7 +19,7 @@ type archivedMonth struct {
 // archived are the months that have gone to the archive.
 func archived(ctx context.Context, q postgres.Querier) (map[string]archivedMonth, error) {
 	rows, err := q.Query(ctx, `
-		SELECT DISTINCT ON (month) Month, convert_from(manifest, 'UTF8')::jsonb->>'rows', convert_from(manifest, 'UTF8')::jsonb->>'bytes',
+		SELECT DISTINCT ON (month) month, convert_from(manifest, 'UTF8')::jsonb->>'rows', convert_from(manifest, 'UTF8')::jsonb->>'bytes',
 			restored_at IS NOT NULL
 		FROM audit_archives ORDER BY month, sequence DESC`)
 	if err != nil {

@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,7 +190,7 @@ func (r *Replays) drained(ctx context.Context, consumer string, last uint64, awa
 			if info.NumWaiting > 0 || info.AckFloor.Stream != before {
 				active, told, before = time.Now(), false, info.AckFloor.Stream
 			}
-			if time.Since(active) > cmp.Or(r.idleAfter, idleAfter) && !told && away != nil {
+			if time.Since(active) > r.idle() && !told && away != nil {
 				told = true
 				away()
 			}

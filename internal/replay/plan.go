@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -59,6 +60,9 @@ type Replays struct {
 
 	settle, idleAfter time.Duration // instead of the constants, where not zero
 }
+
+// idle is how long a consumer may pull nothing before its service is said to be unavailable.
+func (r *Replays) idle() time.Duration { return cmp.Or(r.idleAfter, idleAfter) }
 
 // reader reads what of the selection the consumer takes.
 func (r *Replays) reader(c bus.Consumer, s Selection) *Reader {

@@ -163,7 +163,7 @@ func (r *Replays) running(ctx context.Context, consumer string) error {
 
 // Attended waits until a copy of the service asks for events, and says after some seconds that none does.
 func (r *Replays) Attended(ctx context.Context, consumer string) error {
-	for deadline := time.Now().Add(cmp.Or(r.idleAfter, idleAfter)); ; {
+	for deadline := time.Now().Add(r.idle()); ; {
 		askCtx, cancel := context.WithTimeout(ctx, askTimeout)
 		live, err := r.JS.Consumer(askCtx, bus.Events, consumer)
 		cancel()
@@ -218,7 +218,7 @@ func (r *Replays) Follow(ctx context.Context, s State, away func()) (State, erro
 			if s.ended {
 				return s, nil
 			}
-			if time.Since(active) > cmp.Or(r.idleAfter, idleAfter) && !told && away != nil {
+			if time.Since(active) > r.idle() && !told && away != nil {
 				told = true
 				away()
 			}
