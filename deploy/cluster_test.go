@@ -343,10 +343,15 @@ func TestTheClustersFileAddsToNatsConf(t *testing.T) {
 	node.environ["NATS_ROUTES"] = fmt.Sprintf(`["nats://127.0.0.1:%d"]`, node.route)
 	node.start()
 	limits := func(b *broker) (v server.Varz) {
+		// Only the first /varz of a server has JetStream's configuration: asked before that is there, it never comes.
 		require.Eventually(t, func() bool {
-			body, err := b.get("/varz")
-			return err == nil && json.Unmarshal(body, &v) == nil && v.JetStream.Config != nil
+			_, err := b.get("/healthz?js-enabled-only=true")
+			return err == nil
 		}, patience, 20*time.Millisecond)
+		body, err := b.get("/varz")
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(body, &v))
+		require.NotNil(t, v.JetStream.Config)
 		v.JetStream.Config.StoreDir = ""
 		return v
 	}
