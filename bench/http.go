@@ -345,7 +345,7 @@ func (w *world) signUp(ctx context.Context, number int) (*account, error) {
 	workspaces := workspace.New(w.outbox)
 	by := events.Meta{Source: "/fdc/api", IP: "203.0.113.7", UserAgent: "bench"}
 	email := fmt.Sprintf("user%d@example.com", number)
-	token, session, err := identity.New(w.outbox, workspaces).SignIn(ctx, by, identity.Profile{
+	token, session, err := identity.New(w.outbox, workspaces, gsync.Access{}).SignIn(ctx, by, identity.Profile{
 		GoogleID: fmt.Sprint(number), Email: email, Name: fmt.Sprintf("User %d", number), EmailVerified: true,
 	})
 	if err != nil {

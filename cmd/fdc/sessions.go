@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fdc/events"
+	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/outbox"
 	"fdc/internal/workspace"
@@ -176,7 +177,7 @@ func (c *cli) withUsers(ctx context.Context, fn func(context.Context, *identity.
 	}
 	defer pool.Close()
 	ob := outbox.New(pool, nil)
-	return fn(ctx, identity.New(ob, workspace.New(ob)))
+	return fn(ctx, identity.New(ob, workspace.New(ob), gsync.Access{}))
 }
 
 func sessionsOf(ctx context.Context, users *identity.Service, user identity.User) ([]sessionItem, error) {

@@ -27,8 +27,8 @@ type userItem struct {
 func (c *cli) usersDisable() *cobra.Command {
 	cmd, flags := c.userCommand("disable", true)
 	cmd.Short = "Shut a user out"
-	cmd.Long = "disable ends all sessions of a user, whose sockets are closed, and refuses new sign-ins until enable. The last SA who can\n" +
-		"sign in can't be disabled. Without --yes it prints whom it would disable. It needs PostgreSQL only, and works while NATS is away."
+	cmd.Long = "disable ends all sessions of a user, whose sockets are closed, and refuses new sign-ins until enable. It ends the user's syncs and\n" +
+		"access to Google; a syncer revokes it there. The last SA who can sign in can't be disabled. Without --yes it prints whom it would disable. It needs PostgreSQL only, and works while NATS is away."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.changeUser(cmd.Context(), flags, "DISABLED", func(ctx context.Context, users *identity.Service, id string) error {
 			_, err := users.Disable(ctx, operatorMeta(), id, flags.reason)
@@ -41,7 +41,7 @@ func (c *cli) usersDisable() *cobra.Command {
 func (c *cli) usersEnable() *cobra.Command {
 	cmd, flags := c.userCommand("enable", true)
 	cmd.Short = "Let a disabled user sign in again"
-	cmd.Long = "enable lets a disabled user sign in again. The sessions from before stay ended. Without --yes it prints whom it would enable."
+	cmd.Long = "enable lets a disabled user sign in again. The sessions from before stay ended, and Google has to be connected again. Without --yes it prints whom it would enable."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.changeUser(cmd.Context(), flags, "ENABLED", func(ctx context.Context, users *identity.Service, id string) error {
 			return users.Enable(ctx, operatorMeta(), id, flags.reason)

@@ -99,7 +99,7 @@ func Seed(ctx context.Context, c SeedConfig) error {
 	if err != nil {
 		return fmt.Errorf("seed %s: %w", Alice, err)
 	}
-	founders := identity.New(ob, demoWorkspaces{workspaces})
+	founders := identity.New(ob, demoWorkspaces{workspaces}, gsync.Access{})
 	_, founder, err := founders.SignIn(ctx, meta, identity.Profile{
 		GoogleID: grant.GoogleID, Email: grant.Email, Name: grant.Name, EmailVerified: grant.EmailVerified,
 	})
@@ -121,7 +121,7 @@ func Seed(ctx context.Context, c SeedConfig) error {
 	if _, err := workspaces.AddMember(ctx, meta, alice, demo, Bob, workspace.RoleMember); err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
-	if err := seedBob(ctx, identity.New(ob, workspaces), google); err != nil {
+	if err := seedBob(ctx, identity.New(ob, workspaces, gsync.Access{}), google); err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
 	document := []byte(`{"mission":"Ship the cockpit","runway":{"months":14,"currency":"EUR"},"目標":["最初の100人","黒字化"]}`)

@@ -36,6 +36,9 @@ const CodeAccountDiffers = "google-account-differs"
 // changes: Switch is for who wants it. A grant that can't last is fault.Conflict "google-consent-incomplete".
 func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, g Grant) error {
 	return s.ob.Tx(ctx, func(tx pgx.Tx) error {
+		if err := lockEnabled(ctx, tx, userID); err != nil {
+			return err
+		}
 		a, err := lockAccount(ctx, tx, userID)
 		if err != nil {
 			return err
@@ -60,6 +63,9 @@ func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, 
 		if err != nil {
 			return err
 		}
+		if err := dropRevocations(ctx, tx, g.GoogleID); err != nil {
+			return err
+		}
 		if _, err := schedule(ctx, tx, userID, atOnce); err != nil {
 			return err
 		}
@@ -67,6 +73,21 @@ func (s *Service) Connect(ctx context.Context, meta events.Meta, userID string, 
 			UserID: userID, Version: version, Scopes: labels(g.Scopes),
 		}))
 	})
+}
+
+// lockEnabled keeps the user from being disabled until the end of the transaction; one who is disabled already is fault.Forbidden.
+func lockEnabled(ctx context.Context, tx pgx.Tx, userID string) error {
+	var disabled bool
+	err := tx.QueryRow(ctx, `SELECT disabled_at IS NOT NULL FROM users WHERE id = $1 FOR SHARE`, userID).Scan(&disabled)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fault.Missing("user")
+	case err != nil:
+		return fmt.Errorf("lock user %s: %w", userID, err)
+	case disabled:
+		return fault.New(fault.Forbidden, "account-disabled", "This account is disabled.")
+	}
+	return nil
 }
 
 // Switch connects another Google account in the place of the one before, whose access is revoked, and of which nothing is kept but
@@ -119,59 +140,23 @@ func labels(scopes []string) []string {
 }
 
 // Disconnect erases the user's tokens, cancels the user's jobs and revokes the tokens at Google. What was synced stays, as
-// do the links, so that a later Connect goes on where this one ended. A Google that can't be reached doesn't keep a user
-// connected.
+// do the links, so that a later Connect goes on where this one ended. While Google is unavailable the revocation stays queued for
+// a Revoker, and the user is disconnected all the same.
 func (s *Service) Disconnect(ctx context.Context, meta events.Meta, userID string) error {
-	var before account
-	var channels []channel
+	var revocationID string
 	err := s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		a, err := lockAccount(ctx, tx, userID)
-		if err != nil || a.State == StateDisconnected {
-			return err
-		}
-		before = a
-		a.State, a.AccessToken, a.RefreshToken, a.AccessExpiresAt = StateDisconnected, nil, nil, nil
-		a.Scopes = []string{}
-		version, err := saveAccount(ctx, tx, a)
-		if err != nil {
-			return err
-		}
-		if err := cancelJobs(ctx, tx, meta, userID); err != nil {
-			return err
-		}
-		if channels, err = forgetChannels(ctx, tx, userID); err != nil {
-			return err
-		}
-		return outbox.Append(ctx, tx, events.New(meta, userID, events.GoogleDisconnected{
-			UserID: userID, Version: version, Reason: "user",
-		}))
+		var err error
+		revocationID, err = endAccess(ctx, tx, meta, userID, endedByUser)
+		return err
 	})
-	if err != nil {
+	if err != nil || revocationID == "" {
 		return err
 	}
 	// Only now: to a job that still runs, a revoked token would look as if the user had done it at Google.
-	ctx, cancel := context.WithTimeout(ctx, oauthTimeout)
-	defer cancel()
-	s.stopChannels(ctx, before, channels)
-	s.revokeAll(ctx, before)
+	if _, err := s.revokeNext(ctx, revocationID); err != nil {
+		s.log.Warn().Err(err).Str("user_id", userID).Msg("access not revoked at Google yet")
+	}
 	return nil
-}
-
-func (s *Service) revokeAll(ctx context.Context, a account) {
-	sealed, kind := a.RefreshToken, kindRefresh
-	if len(sealed) == 0 {
-		sealed, kind = a.AccessToken, kindAccess
-	}
-	if len(sealed) == 0 {
-		return
-	}
-	token, err := s.open(a.UserID, kind, sealed)
-	if err == nil {
-		err = s.revoke(ctx, token)
-	}
-	if err != nil {
-		s.log.Warn().Err(err).Str("user_id", a.UserID).Msg("tokens erased but not revoked at Google")
-	}
 }
 
 // Kinds of tokens, for the purpose they are sealed with.

@@ -9,6 +9,11 @@
 // so. Another Google account than before is refused on reconnecting, never merged; Switch is for who wants it. Reseal changes the
 // key that tokens are sealed with, account by account, under the same lock.
 //
+// An access ends in one transaction (Disconnect, or Access.RevokeTx for a user who is disabled): its jobs, schedules and channels with it,
+// and its tokens leave the account for google_revocations. A Revoker revokes them at Google without holding a transaction, and deletes them
+// when Google has answered; it goes on for a week. A new consent for the same Google account drops what is queued for the old one,
+// but a request that is already on its way to Google may end the new consent too: the account is reauth_required then.
+//
 // # Jobs
 //
 // A job is a row of sync_jobs; the event sync.requested and Runner.Wake only wake. Per user at most one job is pending
@@ -17,6 +22,9 @@
 // lease's token in the same transaction, so a run that was presumed dead can't write after another has taken over.
 // Runs are idempotent: whatever was committed before a crash is found again and not repeated. A job is completed in the
 // transaction that applies the last page, stores how far it read, and appends the event, or not at all.
+//
+// Every write of a run also checks that its user is enabled and, for tasks, still a member of the workspace. After a user was disabled
+// or removed, no more reaches Google or FDC than the one request that is under way at that moment.
 //
 // Who is due for a sync by themselves is a row of sync_schedules. A Scheduler makes jobs of those, a bounded number at a time, and a
 // Runner claims them after the jobs that somebody asked for.

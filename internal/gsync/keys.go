@@ -15,11 +15,18 @@ import (
 	"fdc/internal/platform/seal"
 )
 
+// sealedTokens are all rows that hold tokens: the table, the row's id, whose tokens they are and when they were stored.
+const sealedTokens = `(
+	SELECT 'google_accounts' AS place, user_id AS id, user_id, access_token, refresh_token, updated_at FROM google_accounts
+	UNION ALL
+	SELECT 'google_revocations', id, user_id, access_token, refresh_token, created_at FROM google_revocations
+) a` //nolint:gosec // tables, no credentials
+
 // TokenKeys counts the stored tokens by the version of the key that they are sealed with.
 func (s *Service) TokenKeys(ctx context.Context) (map[string]int64, error) {
 	rows, err := s.ob.Pool().Query(ctx, `
 		SELECT encode(substr(t.token, 2, get_byte(t.token, 0)), 'escape'), count(*)
-		FROM google_accounts a CROSS JOIN LATERAL (VALUES (a.access_token), (a.refresh_token)) t (token)
+		FROM `+sealedTokens+` CROSS JOIN LATERAL (VALUES (a.access_token), (a.refresh_token)) t (token)
 		WHERE t.token IS NOT NULL GROUP BY 1`)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("count sealed tokens: %w", err))
@@ -57,13 +64,13 @@ func (s *Service) Reseal(ctx context.Context, meta events.Meta, tell func(reseal
 
 func (s *Service) reseal(ctx context.Context, tell func(resealed int64)) (resealed int64, err error) {
 	var unreadable []error
-	for after := nilUUID; ; {
-		ids, err := s.sealedOtherwise(ctx, after)
+	for after := (tokenRow{ID: nilUUID}); ; {
+		found, err := s.sealedOtherwise(ctx, after)
 		if err != nil {
 			return resealed, errors.Join(append(unreadable, err)...)
 		}
-		for _, userID := range ids {
-			n, err := s.resealAccount(ctx, userID)
+		for _, row := range found {
+			n, err := s.resealRow(ctx, row)
 			if sealed, ok := errors.AsType[*unreadableError](err); ok {
 				unreadable = append(unreadable, sealed)
 			} else if err != nil {
@@ -72,10 +79,10 @@ func (s *Service) reseal(ctx context.Context, tell func(resealed int64)) (reseal
 			resealed += n
 		}
 		tell(resealed)
-		if len(ids) < resealBatch {
+		if len(found) < resealBatch {
 			return resealed, errors.Join(unreadable...)
 		}
-		after = ids[len(ids)-1]
+		after = found[len(found)-1]
 	}
 }
 
@@ -85,44 +92,53 @@ type unreadableError struct{ err error }
 func (e *unreadableError) Error() string { return e.err.Error() }
 func (e *unreadableError) Unwrap() error { return e.err }
 
-// sealedOtherwise lists accounts after an id that have a token under another key than the current one.
-func (s *Service) sealedOtherwise(ctx context.Context, after string) ([]string, error) {
+// tokenRow is a row of sealedTokens.
+type tokenRow struct{ Place, ID, UserID string }
+
+// sealedOtherwise lists rows after one that have a token under another key than the current one.
+func (s *Service) sealedOtherwise(ctx context.Context, after tokenRow) ([]tokenRow, error) {
 	prefix := append([]byte{byte(len(s.keys.Current()))}, s.keys.Current()...) //nolint:gosec // ParseKeys bounds it
 	rows, err := s.ob.Pool().Query(ctx, `
-		SELECT user_id::text FROM google_accounts
-		WHERE user_id > $1 AND (substr(access_token, 1, length($2::bytea)) <> $2 OR substr(refresh_token, 1, length($2)) <> $2)
-		ORDER BY user_id LIMIT $3`, after, prefix, resealBatch)
+		SELECT place, id::text, user_id::text FROM `+sealedTokens+`
+		WHERE (place, id) > ($1, $2) AND (substr(access_token, 1, length($3::bytea)) <> $3 OR substr(refresh_token, 1, length($3)) <> $3)
+		ORDER BY place, id LIMIT $4`, after.Place, after.ID, prefix, resealBatch)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("find tokens to seal anew: %w", err))
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[tokenRow])
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("find tokens to seal anew: %w", err))
 	}
-	return ids, nil
+	return found, nil
 }
 
-func (s *Service) resealAccount(ctx context.Context, userID string) (resealed int64, err error) {
+func (s *Service) resealRow(ctx context.Context, row tokenRow) (resealed int64, err error) {
+	key := map[string]string{"google_accounts": "user_id", "google_revocations": "id"}[row.Place]
 	err = s.ob.Tx(ctx, func(tx pgx.Tx) error {
 		resealed = 0
-		a, err := lockAccount(ctx, tx, userID)
-		if err != nil {
-			return err
+		var access, refresh []byte
+		err := tx.QueryRow(ctx, `SELECT access_token, refresh_token FROM `+row.Place+` WHERE `+key+` = $1 FOR UPDATE`, row.ID).
+			Scan(&access, &refresh)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil // gone meanwhile
 		}
-		for kind, token := range map[string]*[]byte{kindAccess: &a.AccessToken, kindRefresh: &a.RefreshToken} {
+		if err != nil {
+			return fmt.Errorf("lock tokens of user %s: %w", row.UserID, err)
+		}
+		for kind, token := range map[string]*[]byte{kindAccess: &access, kindRefresh: &refresh} {
 			if len(*token) == 0 || seal.VersionOf(*token) == s.keys.Current() {
 				continue
 			}
-			plain, err := s.open(userID, kind, *token)
+			plain, err := s.open(row.UserID, kind, *token)
 			if err != nil {
 				return &unreadableError{err}
 			}
-			*token = s.seal(userID, kind, plain)
+			*token = s.seal(row.UserID, kind, plain)
 			resealed++
 		}
-		if _, err := tx.Exec(ctx, `UPDATE google_accounts SET access_token = $2, refresh_token = $3 WHERE user_id = $1`,
-			userID, a.AccessToken, a.RefreshToken); err != nil {
-			return fmt.Errorf("seal tokens of user %s anew: %w", userID, err)
+		if _, err := tx.Exec(ctx, `UPDATE `+row.Place+` SET access_token = $2, refresh_token = $3 WHERE `+key+` = $1`,
+			row.ID, access, refresh); err != nil {
+			return fmt.Errorf("seal tokens of user %s anew: %w", row.UserID, err)
 		}
 		return nil
 	})
@@ -164,7 +180,7 @@ func (s *Service) try(ctx context.Context, trial *KeyTrial, limit int) error {
 	prefix := append([]byte{byte(len(trial.Key))}, trial.Key...) //nolint:gosec // ParseKeys bounds it
 	rows, err := s.ob.Pool().Query(ctx, `
 		SELECT user_id::text, t.kind, t.token
-		FROM google_accounts a CROSS JOIN LATERAL (VALUES ($3::text, a.access_token), ($4::text, a.refresh_token)) t (kind, token)
+		FROM `+sealedTokens+` CROSS JOIN LATERAL (VALUES ($3::text, a.access_token), ($4::text, a.refresh_token)) t (kind, token)
 		WHERE substr(t.token, 1, length($1::bytea)) = $1 ORDER BY updated_at DESC LIMIT $2`, prefix, limit, kindAccess, kindRefresh)
 	if err != nil {
 		return postgres.Fault(fmt.Errorf("read tokens sealed with %s: %w", trial.Key, err))

@@ -83,7 +83,10 @@ func timedTasks(ctx context.Context, q postgres.Querier, userID, workspaceID, af
 
 // pushEvent pushes one task. What Google refuses is marked on the task and left for the next sync.
 func (r *run) pushEvent(ctx context.Context, t timedTask) error {
-	var err error
+	err := r.tx(ctx, nil) // before Google is asked to change anything
+	if err != nil {
+		return err
+	}
 	switch {
 	case t.Deleted || t.StartAt == nil:
 		err = r.deleteEvent(ctx, t)

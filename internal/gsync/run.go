@@ -25,6 +25,7 @@ type run struct {
 	result   Result // what is committed, of this and earlier attempts
 	earlier  int64  // requests of earlier attempts
 	warnings []string
+	inside   bool   // the step under way acts for a member of the workspace, see asMember
 	guarded  string // why a sweep was not carried out, for people; empty: none was held back
 	told     told
 }
@@ -105,14 +106,16 @@ func (r *run) plan(ctx context.Context) ([]step, error) {
 		return nil, err
 	}
 	if !member {
-		r.warn("Tasks were left out: the chosen workspace is not one of yours.")
+		r.warn(warnNotMember)
 	}
 	if r.covers(events.SyncTasks) {
 		switch {
 		case !granted(r.account.Scopes, scopeTasks):
 			r.warn("Tasks were left out: FDC has no access to Google Tasks.")
 		case member:
-			steps = append(steps, r.taskSteps()...)
+			for _, s := range r.taskSteps() {
+				steps = append(steps, r.asMember(s))
+			}
 		}
 	}
 	if r.covers(events.SyncCalendar) {
@@ -121,7 +124,7 @@ func (r *run) plan(ctx context.Context) ([]step, error) {
 			return steps, nil
 		}
 		if member {
-			steps = append(steps, r.pushEvents)
+			steps = append(steps, r.asMember(r.pushEvents))
 		}
 		pulls, err := r.calendarSteps(ctx, stored)
 		if err != nil {
@@ -144,6 +147,53 @@ func (r *run) isMember(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// warnNotMember is for a user who isn't a member of the chosen workspace, or no longer.
+const warnNotMember = "Tasks were left out: the chosen workspace is not one of yours."
+
+var errNotMember = errors.New("the user is no longer a member of the workspace")
+
+// asMember makes every transaction of a step check that its user is still a member of the workspace. When the membership ends
+// meanwhile, so does the step, with a warning; what it has committed before stays.
+func (r *run) asMember(s step) step {
+	return func(ctx context.Context) (finish, error) {
+		r.inside = true
+		last, err := s(ctx)
+		r.inside = false
+		if errors.Is(err, errNotMember) {
+			r.warn(warnNotMember)
+			return nil, nil
+		}
+		if err != nil || last == nil {
+			return last, err
+		}
+		return func(ctx context.Context, tx pgx.Tx, d *Result) error {
+			err := r.lockMembership(ctx, tx)
+			if errors.Is(err, errNotMember) {
+				d.Warnings = append(d.Warnings, warnNotMember)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return last(ctx, tx, d)
+		}, nil
+	}
+}
+
+// lockMembership keeps the membership from ending before the transaction does; errNotMember when it has ended.
+func (r *run) lockMembership(ctx context.Context, tx pgx.Tx) error {
+	var found bool
+	err := tx.QueryRow(ctx, `SELECT true FROM workspace_members WHERE workspace_id = $1 AND user_id = $2 FOR KEY SHARE`,
+		r.settings.WorkspaceID, r.userID).Scan(&found)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNotMember
+	}
+	if err != nil {
+		return fmt.Errorf("lock membership of user %s: %w", r.userID, err)
+	}
+	return nil
 }
 
 // warn adds a sentence for people to the result, with the next transaction.
@@ -178,7 +228,8 @@ func (r *run) tx(ctx context.Context, fn finish) error {
 func (r *run) fenced(ctx context.Context, tx pgx.Tx, fn finish) (Result, error) {
 	var cancelled bool
 	err := tx.QueryRow(ctx, `
-		SELECT cancel_requested FROM sync_jobs WHERE id = $1 AND lease_token = $2 AND status = 'processing' FOR NO KEY UPDATE`,
+		SELECT cancel_requested OR EXISTS (SELECT 1 FROM users WHERE id = user_id AND disabled_at IS NOT NULL)
+		FROM sync_jobs WHERE id = $1 AND lease_token = $2 AND status = 'processing' FOR NO KEY UPDATE`,
 		r.job.ID, r.job.lease).Scan(&cancelled)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -187,6 +238,11 @@ func (r *run) fenced(ctx context.Context, tx pgx.Tx, fn finish) (Result, error) 
 		return Result{}, fmt.Errorf("lock job %s: %w", r.job.ID, err)
 	case cancelled:
 		return Result{}, errCancelled
+	}
+	if r.inside {
+		if err := r.lockMembership(ctx, tx); err != nil {
+			return Result{}, err
+		}
 	}
 	d := Result{Warnings: r.warnings}
 	if fn != nil {

@@ -216,7 +216,8 @@ func claimable(ctx context.Context, q postgres.Querier, most int, onlyUser strin
 		SELECT id::text FROM sync_jobs j
 		WHERE status = 'pending' AND run_after <= clock_timestamp() AND ($2::uuid IS NULL OR user_id = $2)
 			AND NOT EXISTS (SELECT 1 FROM sync_jobs p WHERE p.user_id = j.user_id AND p.status = 'processing')
-		ORDER BY j.trigger <> 'user', j.previous_start NULLS FIRST, j.id LIMIT $1 FOR UPDATE SKIP LOCKED`,
+			AND EXISTS (SELECT 1 FROM users u WHERE u.id = j.user_id AND u.disabled_at IS NULL)
+		ORDER BY j.trigger <> 'user', j.previous_start NULLS FIRST, j.id LIMIT $1 FOR UPDATE OF j SKIP LOCKED`,
 	} {
 		rows, err := q.Query(ctx, sql, most-len(ids), only)
 		if err != nil {

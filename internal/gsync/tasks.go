@@ -664,6 +664,9 @@ func (t *taskSync) record(ctx context.Context, sent localTask, answer remoteTask
 
 // pushDeletion deletes a task at Google, unless it was changed there after it was deleted here.
 func (t *taskSync) pushDeletion(ctx context.Context, o outgoing) error {
+	if err := t.tx(ctx, nil); err != nil { // before Google is asked to change anything
+		return err
+	}
 	current, err := t.get(ctx, o.GoogleTaskID)
 	if err != nil {
 		return err

@@ -140,7 +140,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	}
 	documents, err := httpapi.NewDocuments(workspaces, near(bus.WorkspaceData))
 	require.NoError(tb, err)
-	users := identity.New(ob, workspaces)
+	users := identity.New(ob, workspaces, gsync.Access{})
 	sessions, err := identity.NewCache(pool, near(bus.Sessions))
 	require.NoError(tb, err)
 	users.UseCache(sessions, func() bool { return true })

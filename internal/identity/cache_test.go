@@ -17,6 +17,7 @@ import (
 	"fdc/internal/devstack/embednats"
 	"fdc/internal/devstack/natstest"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
@@ -50,7 +51,7 @@ func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes 
 	require.NoError(tb, err)
 	ob := outbox.New(db.Pool, nil)
 	n := &node{workspaces: workspace.New(ob), kv: kv, metrics: prometheus.NewRegistry(), nc: nc, js: js}
-	n.Service = identity.New(ob, n.workspaces)
+	n.Service = identity.New(ob, n.workspaces, gsync.Access{})
 	n.cache, err = identity.NewCache(db.Pool, nearcache.Config{
 		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.Nop(), Metrics: n.metrics,
 	})
@@ -187,7 +188,7 @@ func TestTheInvalidatorWithdrawsSessions(t *testing.T) {
 	db, server := pgtest.New(t), natstest.Provisioned(t)
 	n := startNode(t, db, server, 1<<20)
 	ob := outbox.New(db.Pool, nil)
-	mute := identity.New(ob, n.workspaces) // tells no cache
+	mute := identity.New(ob, n.workspaces, gsync.Access{}) // tells no cache
 	monitor := nearcache.NewMonitor(nearcache.MonitorConfig{
 		KV: n.kv, JS: n.js, NATS: n.nc, Truth: identity.Truth(db.Pool), Log: zerolog.Nop(), Metrics: n.metrics,
 	})

@@ -23,7 +23,8 @@ func (s *Service) AccountByEmail(ctx context.Context, email string) (Account, er
 	return Account{User: a.User, Disabled: a.Disabled}, err
 }
 
-// Disable shuts a user out until Enable: all their sessions end, as by Logout, and they can't sign in. It returns the ids of the
+// Disable shuts a user out until Enable: all their sessions end, as by Logout, they can't sign in, and their access to Google ends with
+// all syncs. It returns the ids of the
 // sessions. Someone who is disabled already stays so, and nothing is told. The last operator who can sign in is fault.Conflict;
 // a reason that isn't one line of text is fault.Invalid.
 func (s *Service) Disable(ctx context.Context, meta events.Meta, userID, reason string) ([]string, error) {
@@ -45,11 +46,14 @@ func (s *Service) Disable(ctx context.Context, meta events.Meta, userID, reason 
 		if err := tellReason(ctx, tx, meta, events.UserDisabled{UserID: userID, Version: version, Reason: reason}); err != nil {
 			return nil, err
 		}
+		if err := s.google.RevokeTx(ctx, tx, meta, userID); err != nil {
+			return nil, err
+		}
 		return revokeOthers(ctx, tx, userID, nil)
 	})
 }
 
-// Enable lets a disabled user sign in again; the sessions from before stay ended. Someone who isn't disabled stays so, and nothing
+// Enable lets a disabled user sign in again; the sessions from before stay ended, and Google needs a new consent. Someone who isn't disabled stays so, and nothing
 // is told. A reason that isn't one line of text is fault.Invalid.
 func (s *Service) Enable(ctx context.Context, meta events.Meta, userID, reason string) error {
 	if !events.ValidID(userID) {

@@ -22,7 +22,7 @@
 //   - That a session was seen is written down within a minute, by one statement a second for all sessions; no request waits.
 //   - An hour after its lifetime has ended, a session's row is removed, by one place at a time; if nobody had revoked it, the
 //     same transaction tells session.revoked with the reason expired. Its history is in the audit log.
-//   - Disable ends all sessions of a user, and none begins until Enable. Neither that nor a new role takes away the last operator
+//   - Disable ends all sessions of a user and the access to Google, and no session begins until Enable. Neither that nor a new role takes away the last operator
 //     who can sign in, whatever happens at one moment.
 //   - Every fact and its event commit together. Ending what has ended already changes and tells nothing.
 //

@@ -24,18 +24,25 @@ type WorkspaceMaker interface {
 	JoinTx(ctx context.Context, tx pgx.Tx, meta events.Meta, from, to string) error
 }
 
+// GoogleAccess ends what a user has at Google.
+type GoogleAccess interface {
+	// RevokeTx ends the user's access to Google in the caller's transaction, and all syncs with it.
+	RevokeTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error
+}
+
 // Service is the way to users and sessions. It is safe for concurrent use.
 type Service struct {
 	outbox     *outbox.Outbox
 	workspaces WorkspaceMaker
+	google     GoogleAccess
 	cache      *Cache
 	cached     func() bool
 	seen       seen
 }
 
-// New returns a Service that writes through ob and makes first workspaces with ws.
-func New(ob *outbox.Outbox, ws WorkspaceMaker) *Service {
-	return &Service{outbox: ob, workspaces: ws, cached: func() bool { return false }}
+// New returns a Service that writes through ob, makes first workspaces with ws, and ends access to Google with google.
+func New(ob *outbox.Outbox, ws WorkspaceMaker, google GoogleAccess) *Service {
+	return &Service{outbox: ob, workspaces: ws, google: google, cached: func() bool { return false }}
 }
 
 // UseCache makes s look for sessions in c first, as long as on says so. Call it before anything else. What s ends or changes

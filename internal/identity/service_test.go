@@ -14,6 +14,7 @@ import (
 
 	"fdc/events"
 	"fdc/internal/devstack/pgtest"
+	"fdc/internal/gsync"
 	"fdc/internal/identity"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/outbox"
@@ -33,7 +34,7 @@ func open(t *testing.T) *door {
 	db := pgtest.New(t)
 	ob := outbox.New(db.Pool, nil)
 	workspaces := workspace.New(ob)
-	return &door{Service: identity.New(ob, workspaces), db: db, workspaces: workspaces}
+	return &door{Service: identity.New(ob, workspaces, gsync.Access{}), db: db, workspaces: workspaces}
 }
 
 func (d *door) requireTold(t *testing.T, want ...events.Payload) {
@@ -624,7 +625,7 @@ func TestSignInIsOneTransaction(t *testing.T) {
 	t.Parallel()
 	d := open(t)
 	d.exec(t, `INSERT INTO users (id, email) VALUES ($1, 'alice@example.com')`, events.NewID())
-	broken := identity.New(outbox.New(d.db.Pool, nil), brokenMaker{})
+	broken := identity.New(outbox.New(d.db.Pool, nil), brokenMaker{}, gsync.Access{})
 	_, _, err := broken.SignIn(t.Context(), meta, person("alice"))
 	require.ErrorIs(t, err, errBroken)
 	_, _, err = broken.SignIn(t.Context(), meta, person("bob"))

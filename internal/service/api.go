@@ -179,7 +179,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		NATS: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
 	r.Admin.Metrics.MustRegister(outbox.BacklogMetrics(b.Pool))
-	users := identity.New(b.Outbox, workspaces)
+	users := identity.New(b.Outbox, workspaces, gsync.Access{})
 	var documents *httpapi.Documents
 	if !c.NoDocuments {
 		near, err := nearConfig(ctx, b, r, bus.WorkspaceData)

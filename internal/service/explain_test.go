@@ -118,7 +118,7 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	ob := outbox.New(pool, nil)
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
-	users := identity.New(ob, workspaces)
+	users := identity.New(ob, workspaces, gsync.Access{})
 	keys, err := seal.ParseKeys(seal.NewKey("v1"))
 	require.NoError(t, err)
 	google := gsync.New(gsync.Config{

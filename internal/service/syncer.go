@@ -49,6 +49,7 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return limiter.Run(groupCtx) })
 	group.Go(func() error { return gsync.NewScheduler(google).Run(groupCtx) })
+	group.Go(func() error { return gsync.NewRevoker(google).Run(groupCtx) })
 	group.Go(func() error { return runner.Run(groupCtx) })
 	group.Go(func() error { return Consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
 	return group.Wait()
