@@ -120,7 +120,7 @@ func (g *google) connect(ctx context.Context, n int) error {
 func (g *google) consent(ctx context.Context, email string) (gsync.Grant, error) {
 	const redirect = "http://127.0.0.1/callback"
 	verifier := oauth2.GenerateVerifier()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.service.AuthURL("state", verifier, redirect, email, true), http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, g.service.AuthURL("state", verifier, redirect, email, gsync.ForConnect), http.NoBody)
 	if err != nil {
 		return gsync.Grant{}, err
 	}

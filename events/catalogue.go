@@ -43,6 +43,7 @@ var catalogue = [...]Type{
 	define[SessionCreated]("session", "created", ScopeUser, "A user signed in on a device."),
 	define[SessionRevoked]("session", "revoked", ScopeUser, "A session ended; its token is dead."),
 	define[SessionRotated]("session", "rotated", ScopeUser, "A session got a new token in the place of the one it had."),
+	define[SessionReauthenticated]("session", "reauthenticated", ScopeUser, "The user of a session signed in with Google again."),
 	define[AuthLoginFailed]("auth", "login_failed", ScopeSystem, "A sign-in was refused."),
 	define[AccessDenied]("access", "denied", ScopeSystem, "A request was refused for want of a right."),
 

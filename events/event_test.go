@@ -117,6 +117,7 @@ func TestAggregates(t *testing.T) {
 		"session.created":               "session/" + exampleSession,
 		"session.revoked":               "session/" + exampleSession,
 		"session.rotated":               "session/" + exampleSession,
+		"session.reauthenticated":       "session/" + exampleSession,
 		"user.created":                  "user/" + exampleUser,
 		"user.role_changed":             "user/" + exampleUser,
 		"user.disabled":                 "user/" + exampleUser,

@@ -42,6 +42,7 @@ var examples = []events.Event{
 	example(byUser, events.SessionCreated{SessionID: exampleSession, UserID: exampleUser, Version: 1, Method: "google"}),
 	example(byUser, events.SessionRevoked{SessionID: exampleSession, UserID: exampleUser, Version: 2, Reason: events.RevokedLogout}),
 	example(byUser, events.SessionRotated{SessionID: exampleSession, UserID: exampleUser, Version: 2, Reason: events.RotatedRoleChange}),
+	example(byUser, events.SessionReauthenticated{SessionID: exampleSession, UserID: exampleUser, Version: 3}),
 	example(byStranger, events.AuthLoginFailed{Reason: "email_unverified", Email: events.MaskEmail("alice@example.com")}),
 	example(byMember, events.AccessDenied{Method: "GET", Route: "/api/workspaces/:id/audit-logs", Reason: "role"}),
 	example(byStranger, events.UserCreated{UserID: exampleUser, Version: 1, Email: events.MaskEmail("alice@example.com")}),

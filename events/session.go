@@ -44,6 +44,15 @@ type SessionRotated struct {
 
 func (p SessionRotated) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }
 
+// SessionReauthenticated is the data of session.reauthenticated.
+type SessionReauthenticated struct {
+	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
+	UserID    string `json:"userId"    rule:"id"      doc:"Whose it is."`
+	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
+}
+
+func (p SessionReauthenticated) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }
+
 func sessionKey(session, user string, version int64) key {
 	return key{aggregate: "session", id: session, version: version, user: user}
 }

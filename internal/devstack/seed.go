@@ -187,7 +187,7 @@ func consent(ctx context.Context, google *gsync.Service, email string) (gsync.Gr
 		Timeout:       10 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, google.AuthURL("seed", verifier, redirect, email, true), nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, google.AuthURL("seed", verifier, redirect, email, gsync.ForConnect), nil)
 	if err != nil {
 		return gsync.Grant{}, fmt.Errorf("consent: %w", err)
 	}

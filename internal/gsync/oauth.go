@@ -40,12 +40,26 @@ type Grant struct {
 	token *oauth2.Token
 }
 
-// AuthURL is where a user consents: code flow with PKCE S256. With connect it asks for Tasks and Calendar too, in a way
-// that yields a refresh token. verifier is the secret that Exchange needs again.
-func (s *Service) AuthURL(state, verifier, redirectURL, loginHint string, connect bool) string {
+// Purpose is why a user is sent to Google.
+type Purpose int
+
+// The purposes.
+const (
+	ForSignIn           Purpose = iota
+	ForConnect                  // access to Tasks and Calendar, too
+	ForReauthentication         // presence: Google shows its account chooser even to a user with a single session there
+)
+
+// AuthURL is where a user consents: code flow with PKCE S256. ForConnect yields a refresh token. verifier is the secret that
+// Exchange needs again.
+func (s *Service) AuthURL(state, verifier, redirectURL, loginHint string, purpose Purpose) string {
 	scopes := signInScopes
 	opts := []oauth2.AuthCodeOption{oauth2.S256ChallengeOption(verifier)}
-	if connect {
+	switch purpose {
+	case ForSignIn:
+	case ForReauthentication:
+		opts = append(opts, oauth2.SetAuthURLParam("prompt", "select_account"))
+	case ForConnect:
 		scopes = slices.Concat(signInScopes, connectScopes)
 		// Without prompt=consent Google gives a refresh token on the first consent only.
 		opts = append(opts, oauth2.AccessTypeOffline, oauth2.ApprovalForce,

@@ -200,8 +200,12 @@ func (p *person) consent(email string, connect bool) Grant {
 	p.t.Helper()
 	const redirect = "http://127.0.0.1/callback"
 	verifier := oauth2.GenerateVerifier()
+	purpose := ForSignIn
+	if connect {
+		purpose = ForConnect
+	}
 	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.AuthURL("state", verifier, redirect, email, connect), http.NoBody)
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.AuthURL("state", verifier, redirect, email, purpose), http.NoBody)
 	require.NoError(p.t, err)
 	resp, err := browser.Do(req)
 	require.NoError(p.t, err)

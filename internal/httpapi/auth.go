@@ -63,9 +63,17 @@ type Device struct {
 	Current    bool      `json:"current"    doc:"Whether it is this one."`
 }
 
+// The answers of the routes that lead to Google.
+var (
+	toGoogle = empty(http.StatusFound, "To Google.", "Location", "Set-Cookie")
+	aStep    = answer{
+		status: http.StatusOK, media: htmlMedia,
+		doc: "A page with one button that repeats the request, if a page of another origin caused it (Sec-Fetch-Site).",
+	}
+)
+
 func authRoutes() []route {
 	const tag = "auth"
-	toGoogle := empty(http.StatusFound, "To Google.", "Location", "Set-Cookie")
 	return []route{
 		{
 			method: http.MethodGet, path: "/api/auth/login", id: "login", tag: tag, public: true,
@@ -73,8 +81,10 @@ func authRoutes() []route {
 			query: []param{
 				redirectParam(), loginHintParam(),
 				flagParam("connect", "Ask for Google Tasks and Calendar too."),
+				flagParam("reauthenticate", "Confirm that the session's user is present: Google shows its account chooser, and the same account counts "+
+					"for 10 minutes. Without a session it is a sign-in, which counts as well. connect is ignored."),
 			},
-			answers: []answer{toGoogle},
+			answers: []answer{toGoogle, aStep},
 			handle:  (*api).login,
 		},
 		{
@@ -86,7 +96,8 @@ func authRoutes() []route {
 				textParam("error", "What Google gives otherwise.", maxGoogleText),
 			},
 			answers: []answer{empty(http.StatusFound, "To the path that login was asked to return to, with the session's cookie; "+
-				"with ?error=… when Google gave no consent, or for another account than before.", "Location", "Set-Cookie")},
+				"with ?error=… when Google gave no consent, or for another account than before; with ?problem=… when a re-authentication failed.",
+				"Location", "Set-Cookie")},
 			faults: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity},
 			handle: (*api).callback,
 		},
@@ -127,7 +138,20 @@ func (a *api) login(c *call) error {
 	redirect, _ := value[string](c, "redirect")
 	hint, _ := value[string](c, "login_hint")
 	connect, _ := value[bool](c, "connect")
-	return a.toGoogle(c, signIn{Redirect: redirect, Connect: connect}, hint)
+	again, _ := value[bool](c, "reauthenticate")
+	if c.fromElsewhere() {
+		return c.step(http.StatusOK, stepSignIn, c.request().URL.RequestURI())
+	}
+	flow := signIn{Redirect: redirect, Connect: connect && !again}
+	if again {
+		switch err := c.authenticate(); {
+		case err == nil:
+			flow.Reauth, flow.UserID = true, c.user()
+		case fault.KindOf(err) != fault.Unauthenticated:
+			return err
+		}
+	}
+	return a.toGoogle(c, flow, hint)
 }
 
 // callback ends what login or connectGoogle has begun. The state in the query and the one in the cookie must be the same:
@@ -147,6 +171,9 @@ func (a *api) callback(c *call) error {
 		if c.user() != flow.UserID {
 			return errSignIn
 		}
+	}
+	if flow.Reauth {
+		return a.reauthenticate(c, flow)
 	}
 	if refusal, refused := value[string](c, "error"); refused {
 		if flow.UserID == "" {

@@ -16,6 +16,7 @@
 //
 //   - It runs under a deadline (30 s) unless its route is a stream.
 //   - The session is authenticated where the route needs one; an unsafe request is not from another origin.
+//   - Where the route's entry has reauth, the user signed in with Google within the last 10 minutes.
 //   - The user, or the client's address before sign-in, is within the rate limit of the route (limits.go).
 //   - Path ids are UUIDs and declared query parameters have their types.
 //   - A JSON body is within the route's limit and reads the same everywhere (RFC 7493: UTF-8, no repeated names, no

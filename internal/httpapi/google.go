@@ -130,8 +130,12 @@ func googleRoutes() []route {
 				flagParam("switch", "Take another Google account than before. Without it, one that differs changes nothing, and the browser "+
 					"comes back with ?error=google_account_differs."),
 			},
-			answers: []answer{empty(http.StatusFound, "To Google.", "Location", "Set-Cookie")},
-			handle:  (*api).connectGoogle,
+			answers: []answer{toGoogle, aStep},
+			reauth: &reauth{when: "with switch=true", needed: func(c *call) bool {
+				another, _ := value[bool](c, "switch")
+				return another
+			}},
+			handle: (*api).connectGoogle,
 		},
 		{
 			method: http.MethodPost, path: "/api/google/disconnect", id: "disconnectGoogle", tag: tag,
@@ -209,6 +213,9 @@ func googleRoutes() []route {
 func (a *api) connectGoogle(c *call) error {
 	redirect, _ := value[string](c, "redirect")
 	another, _ := value[bool](c, "switch")
+	if c.fromElsewhere() {
+		return c.step(http.StatusOK, stepConnect, c.request().URL.RequestURI())
+	}
 	hint := c.session.User.Email
 	if another {
 		hint = "" // or Google would offer the one before

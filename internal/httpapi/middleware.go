@@ -146,6 +146,9 @@ func (c *call) run() (err error) {
 	if c.query, err = parseQuery(c.request().URL.RawQuery, c.route.query); err != nil {
 		return err
 	}
+	if answered, err := c.checkReauth(); answered || err != nil {
+		return err
+	}
 	err = c.route.handle(c.api, c)
 	if fault.KindOf(err) == fault.Forbidden && c.user() != "" {
 		c.recordDenied(identity.DeniedRole, c.workspaceID())

@@ -15,7 +15,10 @@ import (
 	"fdc/internal/platform/fault"
 )
 
-const schemaMedia = "application/schema+json"
+const (
+	schemaMedia = "application/schema+json"
+	htmlMedia   = "text/html"
+)
 
 func documentRoutes() []route {
 	return []route{
@@ -57,6 +60,7 @@ type (
 	operation struct {
 		ID         string                 `json:"operationId"`
 		Summary    string                 `json:"summary"`
+		About      string                 `json:"description,omitempty"`
 		Tags       []string               `json:"tags"`
 		Security   *[]map[string][]string `json:"security,omitempty"`
 		Parameters []parameter            `json:"parameters,omitempty"`
@@ -129,6 +133,10 @@ func document(table []route, origin string) []byte {
 
 func (r *route) operation(types typeSchemas) operation {
 	op := operation{ID: r.id, Summary: r.summary, Tags: []string{r.tag}, Responses: make(map[string]response)}
+	if r.reauth != nil {
+		op.About = strings.TrimSpace("Needs a sign-in with Google within the last 10 minutes "+r.reauth.when) +
+			"; else 403 reauthentication-required, whose loginUrl leads to Google and back."
+	}
 	if r.public {
 		op.Security = &[]map[string][]string{}
 	}
@@ -169,6 +177,9 @@ func (r *route) operation(types typeSchemas) operation {
 		}
 		op.respond(status, http.StatusText(status)+".", problemMedia, types.of(reflect.TypeFor[Problem]()), headers)
 	}
+	if r.reauth != nil && !r.unsafe() {
+		op.respond(http.StatusForbidden, "Forbidden.", htmlMedia, &jsonschema.Schema{}, nil)
+	}
 	return op
 }
 
@@ -205,8 +216,8 @@ func (r *route) problems() []int {
 	if r.limitKey() != "" {
 		statuses = append(statuses, http.StatusTooManyRequests)
 	}
-	if r.unsafe() {
-		statuses = append(statuses, http.StatusForbidden) // from another origin
+	if r.unsafe() || r.reauth != nil {
+		statuses = append(statuses, http.StatusForbidden) // from another origin, or without a recent sign-in
 	}
 	if len(r.pathParams()) > 0 {
 		statuses = append(statuses, http.StatusNotFound)

@@ -80,6 +80,11 @@ func TestTheTableIsWhole(t *testing.T) {
 		// Google has no session: its token says who it is.
 		require.Equal(t, r.id == "googleWebhook", r.unsafe() && r.public, r.id)
 		require.Equal(t, r.id == "googleWebhook", r.charges, r.id)
+		// Whoever finds an operator's browser open must not change anything with it.
+		if r.unsafe() && (strings.HasPrefix(r.path, "/ops") || strings.HasPrefix(r.path, "/api/ops/")) {
+			require.NotNil(t, r.reauth, r.id)
+		}
+		require.False(t, r.reauth != nil && r.public, "%s: only a session has been at Google", r.id)
 		for _, p := range r.query {
 			require.NotNil(t, p.parse, "%s: %s", r.id, p.name)
 			require.NotEmpty(t, p.doc, "%s: %s", r.id, p.name)
@@ -124,6 +129,36 @@ func TestTheDocumentIsWhole(t *testing.T) {
 	require.Equal(t, []any{"null", "string"}, typesOf(t, doc.Components.Schemas["Task"].Properties["dueDate"]))
 	require.Equal(t, []any{"todo", "done"}, doc.Components.Schemas["Task"].Properties["status"].Enum)
 	require.ElementsMatch(t, []string{"title"}, doc.Components.Schemas["NewTask"].Required)
+}
+
+// The document says which operations want a recent sign-in.
+func TestTheDocumentNamesReauthentication(t *testing.T) {
+	t.Parallel()
+	var doc struct {
+		Paths map[string]map[string]struct {
+			ID        string         `json:"operationId"`
+			About     string         `json:"description"`
+			Responses map[string]any `json:"responses"`
+		} `json:"paths"`
+	}
+	require.NoError(t, json.Unmarshal(document(append(routes(), route{
+		method: http.MethodPost, path: "/api/test", id: "test", tag: "test", reauth: always,
+	}), "https://fdc.example"), &doc))
+	about := map[string]string{}
+	for _, operations := range doc.Paths {
+		for _, op := range operations {
+			if op.About != "" {
+				about[op.ID] = op.About
+				require.Contains(t, op.Responses, "403", op.ID)
+			}
+		}
+	}
+	const within, otherwise = "Needs a sign-in with Google within the last 10 minutes", "; else 403 reauthentication-required, whose loginUrl leads to Google and back."
+	require.Equal(t, map[string]string{
+		"connectGoogle": within + " with switch=true" + otherwise,
+		"setMemberRole": within + " for another user's role" + otherwise,
+		"test":          within + otherwise,
+	}, about)
 }
 
 func typesOf(t *testing.T, s *jsonschema.Schema) []any {

@@ -26,13 +26,13 @@ func pageRoutes() []route {
 		{
 			method: http.MethodGet, path: "/", id: "console", tag: tag, public: true,
 			summary: "The console.",
-			answers: []answer{{status: http.StatusOK, media: "text/html"}, empty(http.StatusNotModified, "")},
+			answers: []answer{{status: http.StatusOK, media: htmlMedia}, empty(http.StatusNotModified, "")},
 			handle:  func(a *api, c *call) error { return c.page(a.site.pages["console/index"]) },
 		},
 		{
 			method: http.MethodGet, path: "/ops", id: "ops", tag: tag, public: true,
 			summary: "The operators' page.",
-			answers: []answer{{status: http.StatusOK, media: "text/html"}, empty(http.StatusNotModified, "")},
+			answers: []answer{{status: http.StatusOK, media: htmlMedia}, empty(http.StatusNotModified, "")},
 			handle:  operators(func(a *api, c *call) error { return c.page(a.site.pages["ops/index"]) }),
 		},
 		{

@@ -20,6 +20,7 @@ type route struct {
 	public  bool          // needs no session
 	charges bool          // its handler takes it from a budget, not the middleware
 	stream  bool          // lives as long as the client likes: no deadline
+	reauth  *reauth       // when it needs a recent sign-in with Google; nil: never
 	timeout time.Duration // how long it may take; 0: deadline
 	query   []param
 	headers []header // that the handler reads

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 
+	"fdc/internal/gsync"
 	"fdc/internal/platform/fault"
 )
 
@@ -33,8 +34,20 @@ type signIn struct {
 	Redirect string    `json:"redirect"`
 	Connect  bool      `json:"connect"`          // to Google Tasks and Calendar
 	Switch   bool      `json:"switch,omitempty"` // to another Google account than before, if it is another
-	UserID   string    `json:"userId,omitempty"` // who connects; empty when somebody signs in
+	Reauth   bool      `json:"reauth,omitempty"` // to prove that the session's user is present
+	UserID   string    `json:"userId,omitempty"` // who connects or re-authenticates; empty when somebody signs in
 	Expires  time.Time `json:"expires"`
+}
+
+func (f signIn) purpose() gsync.Purpose {
+	switch {
+	case f.Reauth:
+		return gsync.ForReauthentication
+	case f.Connect:
+		return gsync.ForConnect
+	default:
+		return gsync.ForSignIn
+	}
 }
 
 // errSignIn is the answer to a callback that nothing in this browser has asked for.
@@ -52,7 +65,7 @@ func (a *api) toGoogle(c *call, flow signIn, hint string) error {
 	a.limitSignIns(c)
 	sealed := base64.RawURLEncoding.EncodeToString(a.Keys.Seal(signInPurpose, plain))
 	c.addCookie(a.cookie(signInName(flow.State), sealed, signInPath, signInLifetime))
-	return c.redirect(a.Google.AuthURL(flow.State, flow.Verifier, a.callbackURL(), hint, flow.Connect))
+	return c.redirect(a.Google.AuthURL(flow.State, flow.Verifier, a.callbackURL(), hint, flow.purpose()))
 }
 
 // signInOf finds the sign-in that a state belongs to.
@@ -146,6 +159,19 @@ func withError(path, reason string) string {
 	}
 	query := u.Query()
 	query.Set("error", reason)
+	u.RawQuery = query.Encode()
+	return u.String()
+}
+
+// withProblem adds to a local path the code of what went wrong, for the page there to explain. The API takes no such parameter: in the place
+// of one of its paths it is the console's.
+func withProblem(path, code string) string {
+	u, err := url.Parse(path)
+	if err != nil || strings.HasPrefix(u.Path, "/api/") {
+		u = &url.URL{Path: "/"}
+	}
+	query := u.Query()
+	query.Set("problem", code)
 	u.RawQuery = query.Encode()
 	return u.String()
 }

@@ -76,6 +76,7 @@ func workspaceRoutes() []route {
 			summary: "Change a member's role. For OWNER and ADMIN; only an OWNER touches an OWNER.",
 			body:    jsonBody[MemberRole](smallBody),
 			answers: []answer{ok[Member](http.StatusOK, "The member.")},
+			reauth:  &reauth{when: "for another user's role", needed: func(c *call) bool { return c.path("userId") != c.user() }},
 			faults:  []int{http.StatusConflict},
 			handle:  (*api).setMemberRole,
 		},

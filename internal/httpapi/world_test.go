@@ -57,6 +57,8 @@ type world struct {
 	js      jetstream.JetStream // of the user provision
 	doc     *contract
 
+	identity *identity.Service // the API's own
+
 	database *faultproxy.Proxy // of the API; the test's own pool goes past it
 
 	// Of a shared world, else empty.
@@ -143,6 +145,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	users := identity.New(ob, workspaces, gsync.Access{})
 	sessions, err := identity.NewCache(pool, near(bus.Sessions))
 	require.NoError(tb, err)
+	w.identity = users
 	users.UseCache(sessions, func() bool { return true })
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {

@@ -36,6 +36,7 @@ type known struct {
 	ends             [fieldCount]uint16 // of each field in text
 	created, expires int64
 	tokenEnds        int64 // 0: with the session
+	reauthenticated  int64 // 0: not since created
 	memberships      []Membership
 	scopes           []string
 	rotate           bool
@@ -57,6 +58,9 @@ func pack(s Session) *known {
 	}
 	if !s.TokenEndsAt.IsZero() {
 		k.tokenEnds = s.TokenEndsAt.UnixMicro()
+	}
+	if !s.ReauthenticatedAt.IsZero() {
+		k.reauthenticated = s.ReauthenticatedAt.UnixMicro()
 	}
 	fields := s.fields()
 	packed := fields[:]
@@ -91,6 +95,9 @@ func (k *known) session() Session {
 	}
 	if k.tokenEnds != 0 {
 		s.TokenEndsAt = time.UnixMicro(k.tokenEnds)
+	}
+	if k.reauthenticated != 0 {
+		s.ReauthenticatedAt = time.UnixMicro(k.reauthenticated)
 	}
 	begin := uint16(0)
 	for i, f := range s.fields() {
@@ -261,6 +268,8 @@ var changing = map[string]func(events.Event) (where string, id any){
 	"session.created": aboutUser, // Google may have told a new name
 	"session.revoked": aboutSession,
 	"session.rotated": aboutSession,
+
+	"session.reauthenticated": aboutSession,
 
 	"user.role_changed":      aboutUser,
 	"user.disabled":          aboutUser,

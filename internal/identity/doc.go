@@ -13,6 +13,9 @@
 //     then. The session stays what it is; when it ends, all its tokens do. Who loses the answer with the new token signs in again.
 //   - A session ends 7 days after the sign-in, 24 hours after it was last seen, when it is revoked, or when its user is
 //     disabled.
+//   - A session records when its user last signed in with Google: at its start (CreatedAt), and again with Reauthenticate. Only the
+//     user's own Google account counts. Session.Reauthenticated is true for 10 minutes after it, on every node, and is kept when the
+//     token is replaced.
 //   - Authenticate answers from memory when it can (package nearcache). An end, a new role and a lost membership are effective
 //     at once on the node that was told, within a second on every other, and within 3 s on one that is cut off, paused or
 //     behind a bus that restarts: it then asks the database. This holds as long as the node that was told reaches the

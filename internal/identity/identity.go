@@ -19,6 +19,9 @@ const (
 	Lifetime    = 7 * 24 * time.Hour // from the sign-in
 	IdleTimeout = 24 * time.Hour     // from the last request
 
+	// ReauthenticatedFor is how long a sign-in with Google counts as recent: see Session.Reauthenticated.
+	ReauthenticatedFor = 10 * time.Minute
+
 	// ReplacedGrace is how long a token goes on that was replaced: other requests of the browser are under way with it.
 	ReplacedGrace = 30 * time.Second
 
@@ -68,9 +71,22 @@ type Session struct {
 	Memberships   []Membership
 	Google        Google
 
+	// ReauthenticatedAt is when the user last signed in with Google again, after CreatedAt; zero: not since then.
+	ReauthenticatedAt time.Time `json:"reauthenticatedAt,omitzero"`
+
 	// Of the token that was presented:
 	TokenEndsAt time.Time `json:"tokenEndsAt,omitzero"` // when it is refused, if it was replaced; the session goes on
 	Rotate      bool      `json:"rotate,omitempty"`     // it is the current one, from before the user's role changed: see Service.Rotate
+}
+
+// Reauthenticated reports whether the user signed in with Google within ReauthenticatedFor, at the start of the session or
+// again during it.
+func (s *Session) Reauthenticated() bool {
+	last := s.CreatedAt
+	if s.ReauthenticatedAt.After(last) {
+		last = s.ReauthenticatedAt
+	}
+	return time.Since(last) < ReauthenticatedFor
 }
 
 // Google is what a user's connection to Google allows.

@@ -431,6 +431,35 @@ func (s *Service) Rotate(ctx context.Context, meta events.Meta, sessionID, token
 	return fresh, nil
 }
 
+// CodeAnotherAccount is the code of the refusal of a re-authentication with another Google account than the session's user has.
+const CodeAnotherAccount = "reauthentication-another-account"
+
+// Reauthenticate notes on a session that its user signed in with Google again, which gave the account googleID. Another account
+// than the user's is fault.Forbidden with CodeAnotherAccount, and nothing changes. Nodes see it as soon as they see an end.
+func (s *Service) Reauthenticate(ctx context.Context, meta events.Meta, sessionID, googleID string) error {
+	var changed map[string]int64
+	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
+		r, found, err := reauthenticate(ctx, tx, sessionID, googleID)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return refusal(CodeAnotherAccount, "Choose the Google account that you are signed in with.")
+		}
+		if changed, err = outdated(ctx, tx, ofSessions, []string{sessionID}); err != nil {
+			return err
+		}
+		return outbox.Append(ctx, tx, events.New(meta, "", events.SessionReauthenticated{
+			SessionID: sessionID, UserID: r.UserID, Version: r.Version,
+		}))
+	})
+	if err != nil {
+		return fmt.Errorf("re-authenticate session %s: %w", sessionID, err)
+	}
+	s.withdraw(ctx, changed)
+	return nil
+}
+
 // LoginFailed records a sign-in that came to nothing before there was a profile: one of the Failed… reasons.
 func (s *Service) LoginFailed(ctx context.Context, meta events.Meta, reason string) error {
 	return s.loginFailed(ctx, meta, reason, "")

@@ -114,8 +114,11 @@ type sessionRow struct {
 	SessionID   string
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
-	Unnoted     bool  // it was seen longer ago than seenEvery
-	Version     int64 // of all that is here
+
+	ReauthenticatedAt *time.Time
+
+	Unnoted bool  // it was seen longer ago than seenEvery
+	Version int64 // of all that is here
 	User
 	Memberships  []Membership
 	GoogleState  string
@@ -133,6 +136,9 @@ func (r sessionRow) session() Session {
 	if r.TokenEndsAt != nil {
 		s.TokenEndsAt = r.TokenEndsAt.UTC()
 	}
+	if r.ReauthenticatedAt != nil {
+		s.ReauthenticatedAt = r.ReauthenticatedAt.UTC()
+	}
 	return s
 }
 
@@ -141,7 +147,7 @@ func (r sessionRow) session() Session {
 func findSessions(ctx context.Context, q postgres.Querier, hashes [][]byte) ([]sessionRow, error) {
 	rows, _ := q.Query(ctx, `
 		SELECT t.token_hash, t.ends_at AS token_ends_at, t.ends_at IS NULL AND s.role_epoch < u.role_epoch AS rotate,
-		       s.id AS session_id, s.created_at, s.expires_at, s.last_seen_at < now() - $3::interval AS unnoted,
+		       s.id AS session_id, s.created_at, s.expires_at, s.reauthenticated_at, s.last_seen_at < now() - $3::interval AS unnoted,
 		       s.version + u.version + coalesce(g.version, 0) AS version,
 		       u.id, u.email, u.name, u.system_role,
 		       (SELECT coalesce(json_agg(json_build_object('workspaceId', w.id, 'name', w.name, 'role', m.role)
@@ -201,7 +207,7 @@ func listDevices(ctx context.Context, q postgres.Querier, userID string) ([]Devi
 
 // replaceToken gives a live session a new token in the place of its current one, if that is older than the user's roles. It
 // reports false when it isn't, or not the current one any more.
-func replaceToken(ctx context.Context, tx pgx.Tx, id string, old, hash []byte) (r rotated, found bool, err error) {
+func replaceToken(ctx context.Context, tx pgx.Tx, id string, old, hash []byte) (r changedSession, found bool, err error) {
 	rows, _ := tx.Query(ctx, `
 		WITH rotated AS (
 			UPDATE sessions s SET token_hash = $3, role_epoch = u.role_epoch, version = s.version + 1
@@ -213,17 +219,33 @@ func replaceToken(ctx context.Context, tx pgx.Tx, id string, old, hash []byte) (
 			INSERT INTO replaced_tokens (token_hash, session_id) SELECT $2, id FROM rotated
 		)
 		SELECT user_id, version FROM rotated`, id, old, hash)
-	r, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[rotated])
+	r, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[changedSession])
 	if errors.Is(err, pgx.ErrNoRows) {
-		return rotated{}, false, nil
+		return changedSession{}, false, nil
 	}
 	return r, err == nil, err
 }
 
-// rotated is a session that just got a new token.
-type rotated struct {
+// changedSession is a session that has just changed, and goes on.
+type changedSession struct {
 	UserID  string
 	Version int64
+}
+
+// reauthenticate notes on a live session that its user signed in again, with the Google account of that id. It reports false
+// when the session is not live or the account is not its user's.
+func reauthenticate(ctx context.Context, tx pgx.Tx, id, googleID string) (r changedSession, found bool, err error) {
+	rows, _ := tx.Query(ctx, `
+		UPDATE sessions s SET reauthenticated_at = now(), version = s.version + 1
+		FROM users u
+		WHERE s.id = $1 AND s.revoked_at IS NULL AND s.expires_at > now()
+		  AND u.id = s.user_id AND u.google_id = $2 AND u.disabled_at IS NULL
+		RETURNING s.user_id, s.version`, id, googleID)
+	r, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[changedSession])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return changedSession{}, false, nil
+	}
+	return r, err == nil, err
 }
 
 // ended is a session that was just revoked.

@@ -306,6 +306,20 @@ export class Problem extends Error {
 }
 
 /**
+ * Sends the browser to Google and back to this page if that is what a problem asks for (reauthentication-required). The user then repeats
+ * what was refused.
+ * @param {unknown} problem
+ * @returns {boolean} whether it does
+ */
+export function reauthenticate(problem) {
+  if (!(problem instanceof Problem) || problem.code !== "reauthentication-required") return false;
+  const to = new URL(problem.said.loginUrl, location.origin);
+  to.searchParams.set("redirect", location.pathname + location.search + location.hash);
+  location.assign(to);
+  return true;
+}
+
+/**
  * Asks the API and gives the JSON of its answer, undefined when that has none. It throws a Problem.
  * @param {string} path
  * @param {{base?: string, method?: string, body?: any, headers?: Record<string, string>, signal?: AbortSignal}} [request]

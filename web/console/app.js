@@ -1,4 +1,4 @@
-import { Problem, api, connect } from "../client/fdc.js";
+import { Problem, api, connect, reauthenticate } from "../client/fdc.js";
 import { audit } from "./audit.js";
 import { calendar } from "./calendar.js";
 import { devices } from "./devices.js";
@@ -50,6 +50,7 @@ async function attempt(work) {
   } catch (err) {
     if (err instanceof DOMException && err.name === "AbortError") return;
     if (err instanceof Problem && err.status === 401) return signedOut(t("ended"));
+    if (reauthenticate(err)) return;
     const more = err instanceof Problem && err.retryAfter > 0 ? " " + t("retryIn", { seconds: err.retryAfter }) : "";
     toast((err instanceof Error ? err.message : String(err)) + more, true);
     if (!(err instanceof Problem)) throw err;
@@ -161,7 +162,21 @@ async function signOut() {
 const mine = ["workspace.created", "workspace.member_added", "workspace.member_removed", "workspace.member_role_changed", "user.role_changed",
   "google.connected", "google.disconnected", "google.reauth_required"].map((type) => `fdc.${type}.v1`);
 
+/** Says what went wrong on the way to Google and back: ?problem=CODE. */
+function explainProblem() {
+  const here = new URL(location.href);
+  const code = here.searchParams.get("problem");
+  if (!code) return;
+  here.searchParams.delete("problem");
+  history.replaceState(null, "", here);
+  const known = /** @type {Record<string, import("./i18n.js").Key>} */ ({
+    "reauthentication-another-account": "reauthAnotherAccount", "reauthentication-cancelled": "reauthCancelled",
+  });
+  toast(t(known[code] ?? "signInProblem"), true);
+}
+
 async function start() {
+  explainProblem();
   try {
     session = await api("/api/auth/session");
   } catch (err) {

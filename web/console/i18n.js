@@ -27,6 +27,8 @@ export const texts = {
     notAllowed: "Only owners and admins of the workspace may read its audit log.", noRows: "No entries.", you: "you", system: "system",
     thisDevice: "this device", lastSeen: "Last seen", signedIn: "Signed in", address: "Address", browser: "Browser", revoke: "Sign out this device", revokeOthers: "Sign out all others", revoked: "Signed out.",
     operators: "Operators",
+    reauthAnotherAccount: "Confirm with the Google account that you are signed in with.", reauthCancelled: "You have not been confirmed. Try again.",
+    signInProblem: "The sign-in has failed. Try again.",
   },
   ja: {
     signIn: "Google でログイン", tagline: "ワークスペース、タスク、カレンダーを Google と同期します。", signOut: "ログアウト",
@@ -55,6 +57,8 @@ export const texts = {
     notAllowed: "監査ログを読めるのはオーナーと管理者だけです。", noRows: "記録はありません。", you: "あなた", system: "システム",
     thisDevice: "この端末", lastSeen: "最終利用", signedIn: "ログイン", address: "アドレス", browser: "ブラウザー", revoke: "この端末をログアウト", revokeOthers: "他のすべてをログアウト", revoked: "ログアウトしました。",
     operators: "運用",
+    reauthAnotherAccount: "ログイン中の Google アカウントで確認してください。", reauthCancelled: "確認されませんでした。もう一度お試しください。",
+    signInProblem: "ログインに失敗しました。もう一度お試しください。",
   },
 };
 

@@ -38,6 +38,7 @@ func Consumers() []Consumer {
 			Name: CacheInvalidator,
 			Filters: []string{
 				"evt.session.created.v1.>", "evt.session.revoked.v1.>", "evt.session.rotated.v1.>",
+				"evt.session.reauthenticated.v1.>",
 				"evt.user.role_changed.v1.>", "evt.user.disabled.v1.>", "evt.user.enabled.v1.>",
 				"evt.google.connected.v1.>", "evt.google.disconnected.v1.>", "evt.google.reauth_required.v1.>",
 				"evt.workspace.created.v1.>", "evt.workspace.member_added.v1.>", "evt.workspace.member_role_changed.v1.>",
