@@ -127,8 +127,11 @@ func (w *world) share(ctx context.Context, accounts []*account) error {
 	owners, members := accounts[:len(accounts)/mixTeam], accounts[len(accounts)/mixTeam:]
 	for i, a := range members {
 		owner := owners[i%len(owners)]
-		_, err := workspaces.AddMember(ctx, meta(owner.userID), owner.userID, owner.workspace, a.email, workspace.RoleMember)
+		invitation, err := workspaces.Invite(ctx, meta(owner.userID), owner.userID, owner.workspace, a.email, workspace.RoleMember)
 		if err != nil {
+			return err
+		}
+		if _, err := workspaces.Accept(ctx, meta(a.userID), a.userID, invitation.ID); err != nil {
 			return err
 		}
 		a.workspace = owner.workspace

@@ -91,7 +91,7 @@ func (g *google) connect(ctx context.Context, n int) error {
 		*u = googleUser{events.NewID(), fmt.Sprintf("user%d@example.com", i), ""}
 		group.Go(func() (err error) {
 			err = g.world.outbox.Tx(ctx, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, `INSERT INTO users (id, email) VALUES ($1, $2)`, u.id, u.email); err != nil {
+				if _, err := tx.Exec(ctx, `INSERT INTO users (id, email, google_id) VALUES ($1, $2, 'g-' || $2)`, u.id, u.email); err != nil {
 					return fmt.Errorf("make user: %w", err)
 				}
 				u.workspace, err = workspace.New(g.world.outbox).CreateTx(ctx, tx, meta(u.id), u.id, "Own")

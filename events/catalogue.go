@@ -21,15 +21,16 @@ const (
 
 // Type is an entry of the catalogue.
 type Type struct {
-	Name      string // "fdc.task.created.v1"
-	Aggregate string // "task"
-	Fact      string // "created"
-	Version   int    // 1
-	Scope     Scope
-	Stored    bool   // on the stream EVENTS; else it passes over core NATS once
-	OrderedBy string // the kind of aggregate that orders it, often Aggregate; empty when it stands alone
-	Summary   string // one sentence
-	Fields    []Field
+	Name        string // "fdc.task.created.v1"
+	Aggregate   string // "task"
+	Fact        string // "created"
+	Version     int    // 1
+	Scope       Scope
+	MayLackUser bool   // of scope user, the user may be unknown: then it goes to the operators, and its scope id is "system"
+	Stored      bool   // on the stream EVENTS; else it passes over core NATS once
+	OrderedBy   string // the kind of aggregate that orders it, often Aggregate; empty when it stands alone
+	Summary     string // one sentence
+	Fields      []Field
 
 	prefix  string // its subjects without the scope id
 	payload reflect.Type
@@ -54,9 +55,16 @@ var catalogue = [...]Type{
 
 	define[WorkspaceCreated]("workspace", "created", ScopeWorkspace, "A workspace was made."),
 	define[WorkspaceDataUpdated]("workspace", "data_updated", ScopeWorkspace, "A workspace's document was saved."),
-	define[WorkspaceMemberAdded]("workspace", "member_added", ScopeWorkspace, "A user was invited to a workspace or joined it."),
+	define[WorkspaceMemberAdded]("workspace", "member_added", ScopeWorkspace, "A user became a member of a workspace."),
 	define[WorkspaceMemberRoleChanged]("workspace", "member_role_changed", ScopeWorkspace, "A member's role in a workspace changed."),
 	define[WorkspaceMemberRemoved]("workspace", "member_removed", ScopeWorkspace, "A member left a workspace or was removed from it."),
+	define[WorkspaceOwnerAppointed]("workspace", "owner_appointed", ScopeWorkspace, "An operator made a user OWNER of a workspace; member_added or member_role_changed comes before it."),
+
+	mayLackUser(define[InvitationCreated]("invitation", "created", ScopeUser, "An address was invited to a workspace.")),
+	mayLackUser(define[InvitationResent]("invitation", "resent", ScopeUser, "An invitation was sent again and expires later.")),
+	mayLackUser(define[InvitationWithdrawn]("invitation", "withdrawn", ScopeUser, "An invitation ended without an answer.")),
+	define[InvitationAccepted]("invitation", "accepted", ScopeUser, "A user accepted an invitation; workspace.member_added follows."),
+	define[InvitationDeclined]("invitation", "declined", ScopeUser, "A user declined an invitation."),
 
 	define[TaskCreated]("task", "created", ScopeWorkspace, "A task was made."),
 	define[TaskUpdated]("task", "updated", ScopeWorkspace, "A task changed."),
@@ -121,6 +129,20 @@ func live(t Type) Type {
 	t.Stored = false
 	t.prefix = liveRoot + "." + t.Aggregate + "." + t.Fact + ".v1."
 	return t
+}
+
+// mayLackUser marks a type of scope user whose user may be unknown.
+func mayLackUser(t Type) Type {
+	t.MayLackUser = true
+	return t
+}
+
+// takesScope reports whether events of the type may have the scope id.
+func (t *Type) takesScope(id string) bool {
+	if id == SystemScope {
+		return t.Scope == ScopeSystem || t.MayLackUser
+	}
+	return t.Scope != ScopeSystem && ValidID(id)
 }
 
 func indexBy[K comparable](of func(*Type) K) map[K]*Type {

@@ -128,6 +128,9 @@ func (e Event) ScopeID() string {
 	case ScopeWorkspace:
 		return e.WorkspaceID
 	case ScopeUser:
+		if e.UserID == "" && t.MayLackUser {
+			return SystemScope
+		}
 		return e.UserID
 	default:
 		return SystemScope

@@ -126,6 +126,12 @@ func TestAggregates(t *testing.T) {
 		"workspace.member_added":        "workspace/" + exampleWorkspace,
 		"workspace.member_role_changed": "workspace/" + exampleWorkspace,
 		"workspace.member_removed":      "workspace/" + exampleWorkspace,
+		"workspace.owner_appointed":     "workspace/" + exampleWorkspace,
+		"invitation.created":            "invitation/" + exampleInvite,
+		"invitation.resent":             "invitation/" + exampleInvite,
+		"invitation.withdrawn":          "invitation/" + exampleInvite,
+		"invitation.accepted":           "invitation/" + exampleInvite,
+		"invitation.declined":           "invitation/" + exampleInvite,
 		"workspace.data_updated":        "workspace_data/" + exampleWorkspace,
 		"task.created":                  "task/" + exampleTask,
 		"task.updated":                  "task/" + exampleTask,
@@ -152,6 +158,23 @@ func TestAggregates(t *testing.T) {
 		require.Empty(t, typ.OrderedBy, ev.Type)
 		require.Equal(t, typ.Aggregate+"/"+ev.ID, ev.Aggregate(), "it stands alone")
 		require.Equal(t, int64(1), ev.Version())
+	}
+}
+
+// An invitation to an address that is no user's goes to the operators; the payload does not tell the difference.
+func TestInvitationsToUnknownAddresses(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"invitation.created", "invitation.resent", "invitation.withdrawn"} {
+		known := exampleOf(action)
+		require.Equal(t, "evt."+action+".v1."+exampleMember, known.NATSSubject())
+		meta := toMember
+		meta.UserID = ""
+		unknown := events.New(meta, "", known.Data)
+		require.NoError(t, unknown.Validate())
+		require.Equal(t, "evt."+action+".v1.system", unknown.NATSSubject())
+		subject, err := events.Subject(unknown.Type, events.SystemScope)
+		require.NoError(t, err)
+		require.Equal(t, unknown.NATSSubject(), subject)
 	}
 }
 

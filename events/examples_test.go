@@ -14,6 +14,7 @@ const (
 	exampleSession   = "01929000-0000-7000-8000-0000000000c1"
 	exampleTask      = "01929000-0000-7000-8000-0000000000d1"
 	exampleJob       = "01929000-0000-7000-8000-0000000000f1"
+	exampleInvite    = "01929000-0000-7000-8000-0000000000e1"
 	exampleChat      = "01929000-0000-7000-8000-0000000000f2"
 	exampleDigest    = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 )
@@ -29,6 +30,12 @@ var (
 		Source: "/fdc/api", ActorID: exampleUser, UserID: exampleUser, WorkspaceID: exampleWorkspace, RequestID: "req-7f3c",
 		IP: "203.0.113.7", UserAgent: "Mozilla/5.0 (X11; Linux x86_64)",
 	}
+	// toMember is something that a user does for another one.
+	toMember = events.Meta{
+		Source: "/fdc/api", ActorID: exampleUser, UserID: exampleMember, RequestID: "req-7f3d",
+		IP: "203.0.113.7", UserAgent: "Mozilla/5.0 (X11; Linux x86_64)",
+	}
+	asMember   = events.Meta{Source: "/fdc/api", ActorID: exampleMember, UserID: exampleMember, RequestID: "req-7f3e"}
 	byStranger = events.Meta{
 		Source: "/fdc/api", ActorID: events.AnonymousActor, RequestID: "req-7f3b", IP: "2001:db8::7", UserAgent: "curl/8.5.0",
 	}
@@ -63,6 +70,18 @@ var examples = []events.Event{
 	example(byUser, events.WorkspaceMemberRemoved{
 		WorkspaceID: exampleWorkspace, Version: 4, UserID: exampleMember, Reason: events.MemberRemoved,
 	}),
+	example(byOperator, events.WorkspaceOwnerAppointed{
+		WorkspaceID: exampleWorkspace, Version: 6, UserID: exampleMember, Reason: "the only owner left the company",
+	}),
+	example(toMember, events.InvitationCreated{
+		InvitationID: exampleInvite, WorkspaceID: exampleWorkspace, Version: 1, Role: "MEMBER", Email: events.MaskEmail("bob@example.com"),
+	}),
+	example(toMember, events.InvitationResent{InvitationID: exampleInvite, WorkspaceID: exampleWorkspace, Version: 2}),
+	example(toMember, events.InvitationWithdrawn{
+		InvitationID: exampleInvite, WorkspaceID: exampleWorkspace, Version: 3, Reason: events.InvitationWithdrawnByMember,
+	}),
+	example(asMember, events.InvitationAccepted{InvitationID: exampleInvite, WorkspaceID: exampleWorkspace, Version: 3, Role: "MEMBER", UserID: exampleMember}),
+	example(asMember, events.InvitationDeclined{InvitationID: exampleInvite, Version: 3, UserID: exampleMember}),
 	example(byUser, events.TaskCreated{TaskID: exampleTask, WorkspaceID: exampleWorkspace, Version: 1, Origin: events.OriginUser}),
 	example(byUser, events.TaskUpdated{
 		TaskID: exampleTask, WorkspaceID: exampleWorkspace, Version: 2, Changed: events.Changed("title", "dueDate"),

@@ -52,7 +52,7 @@ func Subject(typeName, scopeID string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("subject: %w: %.64q", ErrUnknownType, typeName)
 	}
-	if (t.Scope == ScopeSystem) != (scopeID == SystemScope) || !validScope(scopeID) {
+	if !t.takesScope(scopeID) {
 		return "", fmt.Errorf("subject of %s: scope %.64q: want the id of a %s", typeName, scopeID, t.Scope)
 	}
 	return t.prefix + scopeID, nil

@@ -1,9 +1,9 @@
 package events
 
-// A member's standing, for [WorkspaceMemberAdded].
+// A member's status, for [WorkspaceMemberAdded].
 const (
 	MemberActive  = "active"
-	MemberInvited = "invited"
+	MemberInvited = "invited" // in events from before invitations had events of their own
 )
 
 // How a membership ended, for [WorkspaceMemberRemoved].
@@ -26,8 +26,8 @@ type WorkspaceMemberAdded struct {
 	Version     int64  `json:"version"         rule:"version" doc:"The workspace's version after the fact."`
 	UserID      string `json:"userId"          rule:"id"      doc:"The member."`
 	Role        string `json:"role"            rule:"enum"    values:"OWNER|ADMIN|MEMBER" doc:"The member's role."`
-	Status      string `json:"status"          rule:"enum"    values:"active|invited" doc:"Invited until the first sign-in, which is told as a new member_added with active."`
-	Email       string `json:"email,omitempty" rule:"email"   doc:"The invited address, masked."`
+	Status      string `json:"status"          rule:"enum"    values:"active|invited" doc:"Always active; invited in events from before invitation.created."`
+	Email       string `json:"email,omitempty" rule:"email"   doc:"The invited address, masked, where the status is invited."`
 }
 
 func (p WorkspaceMemberAdded) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
@@ -54,6 +54,16 @@ type WorkspaceMemberRemoved struct {
 }
 
 func (p WorkspaceMemberRemoved) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
+
+// WorkspaceOwnerAppointed is the data of workspace.owner_appointed.
+type WorkspaceOwnerAppointed struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+	UserID      string `json:"userId"      rule:"id"      doc:"The new OWNER."`
+	Reason      string `json:"reason"      rule:"text"    doc:"Why, in the operator's words."`
+}
+
+func (p WorkspaceOwnerAppointed) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
 
 func workspaceKey(id string, version int64, user string) key {
 	return key{aggregate: "workspace", id: id, version: version, workspace: id, user: user}

@@ -65,7 +65,7 @@ func RowOf(ev events.Event) (Row, error) {
 		column *pgtype.UUID
 		name   string
 		text   string
-	}{{&r.EventID, "id", ev.ID}, {&r.WorkspaceID, "workspace", ev.WorkspaceID}, {&r.UserID, "user", ev.UserID}} {
+	}{{&r.EventID, "id", ev.ID}, {&r.WorkspaceID, "workspace", ev.WorkspaceID}, {&r.UserID, "user", concerned(t, ev)}} {
 		if id.text == "" {
 			continue
 		}
@@ -81,6 +81,15 @@ func RowOf(ev events.Event) (Row, error) {
 	}
 	r.Changes = changes
 	return r, nil
+}
+
+// concerned is the user of an event for the log. The log of a workspace does not name the invitee of an invitation before the
+// invitee answers it: it would tell whether an address has an account.
+func concerned(t events.Type, ev events.Event) string {
+	if t.Aggregate == "invitation" && ev.ActorID != ev.UserID {
+		return ""
+	}
+	return ev.UserID
 }
 
 // resultOf goes by the fact's last word, so that a new type needs no entry here.

@@ -116,14 +116,20 @@ func Seed(ctx context.Context, c SeedConfig) error {
 	if err := google.Connect(ctx, meta, alice, grant); err != nil {
 		return fmt.Errorf("seed %s: %w", Alice, err)
 	}
-	// Invited here, Bob becomes a member when he signs in, which he does at once.
 	meta.ActorID = alice
-	if _, err := workspaces.AddMember(ctx, meta, alice, demo, Bob, workspace.RoleMember); err != nil {
+	invitation, err := workspaces.Invite(ctx, meta, alice, demo, Bob, workspace.RoleMember)
+	if err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
-	if err := seedBob(ctx, identity.New(ob, workspaces, gsync.Access{}), google); err != nil {
+	bob, err := seedBob(ctx, identity.New(ob, workspaces, gsync.Access{}), google)
+	if err != nil {
 		return fmt.Errorf("seed %s: %w", Bob, err)
 	}
+	meta.ActorID = bob
+	if _, err := workspaces.Accept(ctx, meta, bob, invitation.ID); err != nil {
+		return fmt.Errorf("seed %s: %w", Bob, err)
+	}
+	meta.ActorID = alice
 	document := []byte(`{"mission":"Ship the cockpit","runway":{"months":14,"currency":"EUR"},"目標":["最初の100人","黒字化"]}`)
 	if _, err := workspaces.PutData(ctx, meta, alice, demo, document, workspace.Expect{}); err != nil {
 		return fmt.Errorf("seed document: %w", err)
@@ -155,20 +161,20 @@ func (s *stack) discardUnfinishedSeed(ctx context.Context) error {
 	return nil
 }
 
-func seedBob(ctx context.Context, users *identity.Service, google *gsync.Service) error {
+func seedBob(ctx context.Context, users *identity.Service, google *gsync.Service) (id string, err error) {
 	meta := events.Meta{Source: "/fdc/dev"}
 	grant, err := consent(ctx, google, Bob)
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, session, err := users.SignIn(ctx, meta, identity.Profile{
 		GoogleID: grant.GoogleID, Email: grant.Email, Name: grant.Name, EmailVerified: grant.EmailVerified,
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	meta.ActorID = session.User.ID
-	return users.Logout(ctx, meta, session.ID)
+	return session.User.ID, users.Logout(ctx, meta, session.ID)
 }
 
 func seeded(ctx context.Context, pool *pgxpool.Pool) (bool, error) {

@@ -282,7 +282,7 @@ func (w *world) sealTokens(t *testing.T, list seal.Secret) {
 	keys, err := seal.ParseKeys(list)
 	require.NoError(t, err)
 	var id string
-	require.NoError(t, w.db.QueryRow(t.Context(), `INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'a@example.com') RETURNING id::text`).Scan(&id))
+	require.NoError(t, w.db.QueryRow(t.Context(), `INSERT INTO users (id, email, google_id) VALUES (gen_random_uuid(), 'a@example.com', 'g-a') RETURNING id::text`).Scan(&id))
 	w.exec(t, `INSERT INTO google_accounts (user_id, google_id, email, state, access_token, refresh_token) VALUES ($1, 'g', 'a@example.com', 'connected', $2, $3)`,
 		id, keys.Seal("google/access/"+id, []byte("a")), keys.Seal("google/refresh/"+id, []byte("r")))
 }

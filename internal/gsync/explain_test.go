@@ -44,7 +44,7 @@ func TestPlans(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connected(alice)
-	w.exec(`INSERT INTO users (id, email) SELECT gen_random_uuid(), 'u' || i || '@example.com' FROM generate_series(1, 500) i`)
+	w.exec(`INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'u' || i || '@example.com', 'g-' || i FROM generate_series(1, 500) i`)
 	w.exec(`INSERT INTO workspaces (id, name, created_by) SELECT gen_random_uuid(), 'x', id FROM users`)
 	w.exec(`INSERT INTO tasks (id, workspace_id, title) SELECT gen_random_uuid(), w.id, 'x' FROM workspaces w, generate_series(1, 20)`)
 	w.exec(`INSERT INTO google_task_links (user_id, task_id, workspace_id, task_list_id, google_task_id)

@@ -85,7 +85,7 @@ func TestRotationGoesOnWhereItWas(t *testing.T) {
 	w := newWorld(t)
 	seals := w.withKeys(oldKey)
 	const users = resealBatch + 10
-	w.exec(`INSERT INTO users (id, email) SELECT gen_random_uuid(), 'user' || n || '@example.com' FROM generate_series(1, $1::int) n`, users)
+	w.exec(`INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'user' || n || '@example.com', 'g-' || n FROM generate_series(1, $1::int) n`, users)
 	rows, err := w.db.Pool.Query(t.Context(), `SELECT id::text FROM users`)
 	require.NoError(t, err)
 	var ids []string

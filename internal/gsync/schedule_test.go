@@ -125,7 +125,7 @@ func TestAnOutageMakesNoStampede(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const users = 1000
-	w.exec(`INSERT INTO users (id, email) SELECT gen_random_uuid(), 'user' || n || '@example.com' FROM generate_series(1, $1::int) n`, users)
+	w.exec(`INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'user' || n || '@example.com', 'g-' || n FROM generate_series(1, $1::int) n`, users)
 	w.exec(`INSERT INTO google_accounts (user_id, google_id, email, state, scopes)
 		SELECT id, email, email, 'connected', ARRAY[$1] FROM users`, scopeTasks)
 	w.exec(`INSERT INTO sync_schedules (user_id, next_at)

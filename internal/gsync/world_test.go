@@ -177,7 +177,7 @@ func (w *world) user(email string) *person {
 	require.NoError(w.t, w.google.AddUser(email, "A Person"))
 	p := &person{world: w, email: email, id: events.NewID()}
 	err := w.ob.Tx(w.t.Context(), func(tx pgx.Tx) error {
-		_, err := tx.Exec(w.t.Context(), `INSERT INTO users (id, email) VALUES ($1, $2)`, p.id, p.id+"@fdc.example")
+		_, err := tx.Exec(w.t.Context(), `INSERT INTO users (id, email, google_id) VALUES ($1, $2, 'g-' || $2)`, p.id, p.id+"@fdc.example")
 		if err == nil {
 			p.workspaceID, err = w.workspaces.CreateTx(w.t.Context(), tx, testMeta, p.id, "Own")
 		}

@@ -34,7 +34,7 @@ func TestDocumentTruth(t *testing.T) {
 	})
 	require.NoError(t, err)
 	owner := events.NewID()
-	_, err = db.Pool.Exec(t.Context(), `INSERT INTO users (id, email) VALUES ($1, 'alice@example.com')`, owner)
+	_, err = db.Pool.Exec(t.Context(), `INSERT INTO users (id, email, google_id) VALUES ($1, 'alice@example.com', 'g-1')`, owner)
 	require.NoError(t, err)
 	keys := []string{"no-id", events.NewID()}
 	for i, data := range []string{

@@ -66,22 +66,24 @@ func readContract(tb testing.TB, address string) *contract {
 
 // find is the operation of a request, and whether its path is in the document at all.
 func (c *contract) find(method, path string) (op operation, known bool) {
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
 	for template, operations := range c.paths {
-		if !matches(template, path) {
-			continue
+		if op, ok := operations[strings.ToLower(method)]; ok && matches(template, path) {
+			return op, true
 		}
-		if method == http.MethodHead {
-			method = http.MethodGet
-		}
-		op, ok := operations[strings.ToLower(method)]
-		return op, ok
 	}
 	return operation{}, false
 }
 
+// matches reports whether a path is one of the template's, which may end in an action: {id}:resend.
 func matches(template, path string) bool {
 	want, got := strings.Split(template, "/"), strings.Split(path, "/")
-	return slices.EqualFunc(want, got, func(a, b string) bool { return a == b || strings.HasPrefix(a, "{") && b != "" })
+	return slices.EqualFunc(want, got, func(a, b string) bool {
+		_, action, _ := strings.Cut(a, "}")
+		return a == b || strings.HasPrefix(a, "{") && b != "" && strings.HasSuffix(b, action)
+	})
 }
 
 // check says how a body differs from its schema.

@@ -79,7 +79,7 @@ func empty(status int, doc string, headers ...string) answer {
 func routes() []route {
 	var all []route
 	for _, feature := range [][]route{
-		healthRoutes(), authRoutes(), workspaceRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
+		healthRoutes(), authRoutes(), workspaceRoutes(), invitationRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
 		auditRoutes(), pushRoutes(), documentRoutes(), pageRoutes(),
 	} {
 		all = append(all, feature...)
@@ -94,19 +94,26 @@ func (r *route) unsafe() bool { return r.method != http.MethodGet && r.method !=
 func (r *route) pathParams() []string {
 	var names []string
 	for segment := range strings.SplitSeq(r.path, "/") {
-		if strings.HasPrefix(segment, "{") {
-			names = append(names, segment[1:len(segment)-1])
+		if name, _, ok := strings.Cut(strings.TrimPrefix(segment, "{"), "}"); ok {
+			names = append(names, name)
 		}
 	}
 	return names
 }
 
+// action is the verb of a path that ends in one, such as resend of {invitationId}:resend; else it is empty.
+func (r *route) action() string {
+	_, verb, _ := strings.Cut(r.path, "}:")
+	return verb
+}
+
 // isPage reports whether the route is for people and no part of the API.
 func (r *route) isPage() bool { return !strings.HasPrefix(r.path, "/api/") }
 
-// ginPath is the path as Gin writes it: /api/workspaces/:id.
+// ginPath is the path as Gin writes it, without the action: /api/workspaces/:id.
 func (r *route) ginPath() string {
-	return strings.NewReplacer("{", ":", "}", "").Replace(r.path)
+	path, _, _ := strings.Cut(r.path, "}:")
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
 }
 
 // inWorkspace reports whether the path's id is a workspace's.

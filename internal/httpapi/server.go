@@ -112,20 +112,51 @@ func (a *api) router(table []route) http.Handler {
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true
 	engine.RedirectTrailingSlash = false
+	noRoute := a.serve(&route{path: "none", public: true, handle: func(*api, *call) error {
+		return fault.Missing("path")
+	}})
+	shared := make(map[string]map[string]gin.HandlerFunc) // by method and Gin's path: those that an action tells apart
+	for i := range table {
+		if r := &table[i]; r.action() != "" {
+			shared[r.method+" "+r.ginPath()] = make(map[string]gin.HandlerFunc)
+		}
+	}
 	for i := range table {
 		r := &table[i]
-		engine.Handle(r.method, r.ginPath(), a.serve(r))
+		handle := a.serve(r)
+		if actions := shared[r.method+" "+r.ginPath()]; actions != nil {
+			actions[r.action()] = handle
+			if len(actions) > 1 {
+				continue
+			}
+			handle = byAction(actions, noRoute)
+		}
+		engine.Handle(r.method, r.ginPath(), handle)
 		if r.method == http.MethodGet && !r.stream {
 			engine.Handle(http.MethodHead, r.ginPath(), a.serve(r)) // net/http leaves the body out
 		}
 	}
-	engine.NoRoute(a.serve(&route{path: "none", public: true, handle: func(*api, *call) error {
-		return fault.Missing("path")
-	}}))
+	engine.NoRoute(noRoute)
 	engine.NoMethod(a.serve(&route{path: "none", public: true, handle: func(*api, *call) error {
 		return errNoMethod
 	}}))
 	return engine
+}
+
+// byAction chooses the handler by the action behind the last path parameter, {id}:action, which Gin takes for a part of the
+// parameter's value.
+func byAction(actions map[string]gin.HandlerFunc, noRoute gin.HandlerFunc) gin.HandlerFunc {
+	return func(g *gin.Context) {
+		last := &g.Params[len(g.Params)-1]
+		id, verb, _ := strings.Cut(last.Value, ":")
+		handle := actions[verb]
+		if handle == nil {
+			noRoute(g)
+			return
+		}
+		last.Value = id
+		handle(g)
+	}
 }
 
 // NewServer returns a server for New's handler, which lifts the timeouts for streams and for what may take longer. Its Shutdown does not know hijacked connections: push.Hub closes those.

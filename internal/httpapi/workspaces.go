@@ -21,19 +21,15 @@ type NewWorkspace struct {
 	Name string `json:"name" min:"1" max:"200" doc:"Its name: one line."`
 }
 
-// Member is someone's place in a workspace.
+// Member is a member of a workspace, or an open invitation to it.
 type Member struct {
-	UserID string `json:"userId" format:"uuid"             doc:"Who."`
-	Email  string `json:"email"  doc:"Their address."`
-	Name   string `json:"name"   doc:"Their name; empty until the first sign-in."`
-	Role   string `json:"role"   enum:"OWNER|ADMIN|MEMBER" doc:"What they may do."`
-	Status string `json:"status" enum:"active|invited"     doc:"Invited until the first sign-in."`
-}
-
-// NewMember asks to take someone in.
-type NewMember struct {
-	Email string `json:"email" min:"3" max:"254"         doc:"An address; unknown ones are invited."`
-	Role  string `json:"role"  enum:"OWNER|ADMIN|MEMBER" doc:"What they may do."`
+	UserID       *string    `json:"userId"       format:"uuid"             doc:"The member; null for an invitation."`
+	InvitationID *string    `json:"invitationId" format:"uuid"             doc:"The invitation; null for a member."`
+	Email        string     `json:"email"        doc:"The member's address, or the invited one as the inviter spelled it."`
+	Name         string     `json:"name"         doc:"The member's name; empty for an invitation."`
+	Role         string     `json:"role"         enum:"OWNER|ADMIN|MEMBER" doc:"The member's role, or the one that acceptance grants."`
+	Status       string     `json:"status"       enum:"active|invited"     doc:"Active for a member, invited for an invitation."`
+	ExpiresAt    *time.Time `json:"expiresAt"    doc:"End of the invitation; null for a member."`
 }
 
 // MemberRole asks to change a role.
@@ -52,24 +48,16 @@ func workspaceRoutes() []route {
 		},
 		{
 			method: http.MethodPost, path: "/api/workspaces", id: "createWorkspace", tag: tag,
-			summary: "Make a workspace; the user becomes its OWNER.",
+			summary: "Make a workspace; the user becomes its OWNER. A user can own 100 workspaces and be in 200.",
 			body:    jsonBody[NewWorkspace](smallBody),
 			answers: []answer{ok[Workspace](http.StatusCreated, "It.")},
 			handle:  (*api).createWorkspace,
 		},
 		{
 			method: http.MethodGet, path: "/api/workspaces/{id}/members", id: "listMembers", tag: tag, query: paging(),
-			summary: "Who is in a workspace or invited to it.",
-			answers: []answer{ok[Page[Member]](http.StatusOK, "A page of them.")},
+			summary: "Members of a workspace and open invitations to it.",
+			answers: []answer{ok[Page[Member]](http.StatusOK, "A page of members, then of invitations.")},
 			handle:  (*api).listMembers,
-		},
-		{
-			method: http.MethodPost, path: "/api/workspaces/{id}/members", id: "addMember", tag: tag,
-			summary: "Take someone in, or invite them. For OWNER and ADMIN; only an OWNER makes an OWNER.",
-			body:    jsonBody[NewMember](smallBody),
-			answers: []answer{ok[Member](http.StatusCreated, "The member.", "Location")},
-			faults:  []int{http.StatusConflict},
-			handle:  (*api).addMember,
 		},
 		{
 			method: http.MethodPut, path: "/api/workspaces/{id}/members/{userId}", id: "setMemberRole", tag: tag,
@@ -82,8 +70,8 @@ func workspaceRoutes() []route {
 		},
 		{
 			method: http.MethodDelete, path: "/api/workspaces/{id}/members/{userId}", id: "removeMember", tag: tag,
-			summary: "Remove a member, or leave. The last OWNER can't go.",
-			answers: []answer{empty(http.StatusNoContent, "They are gone.")},
+			summary: "Remove a member, or leave. The last OWNER who can sign in has to stay. Open invitations that the member sent end.",
+			answers: []answer{empty(http.StatusNoContent, "The membership has ended.")},
 			faults:  []int{http.StatusConflict},
 			handle:  (*api).removeMember,
 		},
@@ -95,7 +83,20 @@ func workspaceOf(w workspace.Workspace) Workspace {
 }
 
 func memberOf(m workspace.Member) Member {
-	return Member{UserID: m.UserID, Email: m.Email, Name: m.Name, Role: m.Role, Status: m.Status}
+	return Member{UserID: &m.UserID, Email: m.Email, Name: m.Name, Role: m.Role, Status: "active"}
+}
+
+func invitedOf(i workspace.Invitation) Member {
+	expires := i.ExpiresAt.UTC()
+	return Member{InvitationID: &i.ID, Email: i.Email, Role: i.Role, Status: "invited", ExpiresAt: &expires}
+}
+
+// key sorts members before invitations, and each by their ids.
+func (m Member) key() string {
+	if m.UserID != nil {
+		return "0" + *m.UserID
+	}
+	return "1" + *m.InvitationID
 }
 
 // each converts a feature's list to DTOs.
@@ -133,29 +134,16 @@ func (a *api) createWorkspace(c *call) error {
 }
 
 func (a *api) listMembers(c *call) error {
-	list, err := a.Workspaces.Members(c.ctx(), c.user(), c.path("id"))
+	members, invitations, err := a.Workspaces.Members(c.ctx(), c.user(), c.path("id"))
 	if err != nil {
 		return err
 	}
-	p, err := paginate(c, each(list, memberOf), func(m Member) string { return m.UserID }, strings.Compare)
+	list := append(each(members, memberOf), each(invitations, invitedOf)...)
+	p, err := paginate(c, list, Member.key, strings.Compare)
 	if err != nil {
 		return err
 	}
 	return c.json(http.StatusOK, p)
-}
-
-func (a *api) addMember(c *call) error {
-	var in NewMember
-	if err := c.decode(&in); err != nil {
-		return err
-	}
-	m, err := a.Workspaces.AddMember(c.ctx(), c.meta(), c.user(), c.path("id"), in.Email, in.Role)
-	if err != nil {
-		return err
-	}
-	c.changed(m.UserID)
-	c.setHeader("Location", "/api/workspaces/"+c.path("id")+"/members/"+m.UserID)
-	return c.json(http.StatusCreated, memberOf(m))
 }
 
 func (a *api) setMemberRole(c *call) error {

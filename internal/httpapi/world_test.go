@@ -225,6 +225,16 @@ func (w *world) signIn(name string, query ...string) *visitor {
 	return v
 }
 
+// takeIn makes another visitor a member, who accepts an invitation.
+func (v *visitor) takeIn(guest *visitor, workspaceID, role string) {
+	v.t.Helper()
+	email := guest.get("/api/auth/session").str("user", "email")
+	invited := v.send(http.MethodPost, "/api/workspaces/"+workspaceID+"/members", object{"email": email, "role": role})
+	require.Equal(v.t, http.StatusCreated, invited.status, invited.text)
+	accepted := guest.send(http.MethodPost, "/api/invitations/"+invited.str("invitationId")+"/accept", nil)
+	require.Equal(v.t, http.StatusOK, accepted.status, accepted.text)
+}
+
 // toGoogleAndBack starts at a path that leads to Google and returns the callback's answer.
 func (v *visitor) toGoogleAndBack(path string) *result {
 	v.t.Helper()

@@ -135,8 +135,7 @@ func TestCachedSessions(t *testing.T) {
 	second := func(s identity.Session, err error) bool { return err == nil && len(s.Memberships) == 2 }
 	b.await(t, token, "the membership", second)
 	_, bob := signIn("bob")
-	_, err = a.workspaces.AddMember(t.Context(), by(alice.User.ID), alice.User.ID, w.ID, bob.User.Email, "OWNER")
-	require.NoError(t, err)
+	join(t, a.workspaces, alice.User, w.ID, bob.User, "OWNER")
 	require.NoError(t, a.workspaces.RemoveMember(t.Context(), by(alice.User.ID), alice.User.ID, w.ID, alice.User.ID))
 	require.NoError(t, a.Changed(t.Context(), alice.User.ID))
 	found, err = a.Authenticate(t.Context(), token.Reveal())

@@ -5,8 +5,8 @@
 //   - A person is known by the account id that Google gives, never by the address. The first sign-in makes the user and
 //     an own workspace in one transaction; the same person signing in twice at the same moment for the first time is one
 //     user with one workspace and two sessions.
-//   - An invitation is kept for whoever proves the address: a first sign-in with a verified address that was invited
-//     takes over that users row, and the memberships become active. Only addresses that Google has verified count.
+//   - A user is someone who has signed in. The address is one that Google has verified; invitations go to addresses (package
+//     workspace), and a sign-in accepts none of them.
 //   - A token has 256 random bits and is stored as its SHA-256 only; it leaves SignIn or Rotate once, as a seal.Secret.
 //   - When a user's role has changed, the system's or one in a workspace, Authenticate marks the sessions from before, and Rotate
 //     gives each a new token: to one of the requests that try at one moment. The token before goes on for 30 s and is refused

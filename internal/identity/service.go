@@ -20,8 +20,6 @@ import (
 type WorkspaceMaker interface {
 	// CreateTx makes a workspace and its OWNER.
 	CreateTx(ctx context.Context, tx pgx.Tx, meta events.Meta, ownerID, name string) (id string, err error)
-	// JoinTx makes the invitations of one user active memberships of another, who may be the same.
-	JoinTx(ctx context.Context, tx pgx.Tx, meta events.Meta, from, to string) error
 }
 
 // GoogleAccess ends what a user has at Google.
@@ -99,7 +97,7 @@ func (s *Service) signIn(ctx context.Context, tx pgx.Tx, meta events.Meta, p Pro
 	if errors.Is(err, pgx.ErrNoRows) {
 		a, err = s.admit(ctx, tx, meta, p)
 	} else if err == nil {
-		a, err = s.refresh(ctx, tx, meta, a, p)
+		a, err = s.refresh(ctx, tx, a, p)
 	}
 	if err != nil {
 		return Session{}, fmt.Errorf("sign in: %w", err)
@@ -117,19 +115,13 @@ func (s *Service) admit(ctx context.Context, tx pgx.Tx, meta events.Meta, p Prof
 		return account{}, refusal("email-unverified", "Google has not verified the email address of this account.")
 	}
 	a, err := lockByEmail(ctx, tx, p.Email)
-	invited := err == nil
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		a, err = insertUser(ctx, tx, events.NewID(), p)
-	case err != nil:
-	case a.Disabled:
-		err = disabled()
-	case a.GoogleID != nil && *a.GoogleID == p.GoogleID:
-		return s.refresh(ctx, tx, meta, a, p) // made by another sign-in since it was looked for
-	case a.GoogleID != nil:
+	case err == nil && a.GoogleID == p.GoogleID:
+		return s.refresh(ctx, tx, a, p) // made by another sign-in since it was looked for
+	case err == nil:
 		err = refusal("email-taken", "Another Google account has signed in with this email address before.")
-	default:
-		a, err = updateUser(ctx, tx, a.ID, p.Email, p.Name, p.GoogleID)
 	}
 	if err != nil {
 		return account{}, err
@@ -139,37 +131,23 @@ func (s *Service) admit(ctx context.Context, tx pgx.Tx, meta events.Meta, p Prof
 	if err := outbox.Append(ctx, tx, events.New(meta, "", created)); err != nil {
 		return account{}, err
 	}
-	if invited {
-		if err := s.workspaces.JoinTx(ctx, tx, meta, a.ID, a.ID); err != nil {
-			return account{}, err
-		}
-	}
 	_, err = s.workspaces.CreateTx(ctx, tx, meta, a.ID, p.workspaceName())
 	return a, err
 }
 
 // refresh takes over what Google says now of someone who is known. An address that is another person's here is left to
-// them; one that was only invited brings its invitations along.
-func (s *Service) refresh(ctx context.Context, tx pgx.Tx, meta events.Meta, a account, p Profile) (account, error) {
+// them.
+func (s *Service) refresh(ctx context.Context, tx pgx.Tx, a account, p Profile) (account, error) {
 	if a.Disabled {
 		return account{}, disabled()
 	}
 	email := a.Email
 	if p.EmailVerified && p.Email != a.Email {
 		holder, err := lockByEmail(ctx, tx, p.Email)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows) || err == nil && holder.ID == a.ID:
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && holder.ID == a.ID {
 			email = p.Email
-		case err != nil:
+		} else if err != nil {
 			return account{}, err
-		case holder.GoogleID == nil && !holder.Disabled:
-			if err := s.workspaces.JoinTx(ctx, tx, as(meta, a.ID), holder.ID, a.ID); err != nil {
-				return account{}, err
-			}
-			if err := deleteInvited(ctx, tx, holder.ID); err != nil {
-				return account{}, err
-			}
-			email = p.Email
 		}
 	}
 	name := p.Name
@@ -179,7 +157,7 @@ func (s *Service) refresh(ctx context.Context, tx pgx.Tx, meta events.Meta, a ac
 	if email == a.Email && name == a.Name {
 		return a, nil
 	}
-	return updateUser(ctx, tx, a.ID, email, name, p.GoogleID)
+	return updateUser(ctx, tx, a.ID, email, name)
 }
 
 func disabled() error { return refusal("account-disabled", "This account is disabled.") }

@@ -16,7 +16,7 @@ import (
 // account is a users row.
 type account struct {
 	User
-	GoogleID *string // nil for someone invited who has not signed in
+	GoogleID string
 	Version  int64
 	Disabled bool
 }
@@ -62,11 +62,10 @@ func insertUser(ctx context.Context, tx pgx.Tx, id string, p Profile) (account, 
 }
 
 // updateUser writes what Google says of a user, who is locked.
-func updateUser(ctx context.Context, tx pgx.Tx, id, email, name, googleID string) (account, error) {
+func updateUser(ctx context.Context, tx pgx.Tx, id, email, name string) (account, error) {
 	rows, _ := tx.Query(ctx, `
-		UPDATE users SET email = $2, name = $3, google_id = $4, version = version + 1 WHERE id = $1
-		RETURNING id, email, name, system_role, google_id, version, disabled_at IS NOT NULL AS disabled`,
-		id, email, name, googleID)
+		UPDATE users SET email = $2, name = $3, version = version + 1 WHERE id = $1
+		RETURNING id, email, name, system_role, google_id, version, disabled_at IS NOT NULL AS disabled`, id, email, name)
 	return one(rows)
 }
 
@@ -81,7 +80,7 @@ func updateSystemRole(ctx context.Context, tx pgx.Tx, id, role string) (version 
 func hasOtherOperator(ctx context.Context, tx pgx.Tx, userID string) (other bool, err error) {
 	err = tx.QueryRow(ctx, `
 		SELECT EXISTS (
-			SELECT FROM users WHERE id <> $1 AND system_role = 'SA' AND disabled_at IS NULL AND google_id IS NOT NULL)`, userID).
+			SELECT FROM users WHERE id <> $1 AND system_role = 'SA' AND disabled_at IS NULL)`, userID).
 		Scan(&other)
 	return other, err
 }
@@ -91,11 +90,6 @@ func updateDisabled(ctx context.Context, tx pgx.Tx, id string, disabled bool) (v
 		UPDATE users SET disabled_at = CASE WHEN $2 THEN now() END, version = version + 1 WHERE id = $1
 		RETURNING version`, id, disabled).Scan(&version)
 	return version, err
-}
-
-func deleteInvited(ctx context.Context, tx pgx.Tx, id string) error {
-	_, err := tx.Exec(ctx, `DELETE FROM users WHERE id = $1 AND google_id IS NULL`, id)
-	return err
 }
 
 func insertSession(ctx context.Context, tx pgx.Tx, id, userID string, hash []byte, ip, userAgent string) error {

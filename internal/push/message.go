@@ -113,9 +113,12 @@ func appendEvent(body []byte, ev events.Event, raw []byte) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-// withoutOrigin takes the client address and user agent out of an event that goes to all members of a workspace.
+// withoutOrigin takes the client address and user agent of the actor out of an event that goes to other users: the members of
+// a workspace, or the invitee.
 func withoutOrigin(ev events.Event, raw []byte) ([]byte, error) {
-	if (ev.IP == "" && ev.UserAgent == "") || scopeOf(ev) != events.ScopeWorkspace {
+	scope := scopeOf(ev)
+	own := scope == events.ScopeUser && ev.ActorID == ev.UserID
+	if (ev.IP == "" && ev.UserAgent == "") || own || scope == events.ScopeSystem {
 		return raw, nil
 	}
 	var attributes map[string]json.RawMessage

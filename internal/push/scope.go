@@ -23,7 +23,7 @@ var operators = []string{"auth", "access", "flag", "audit", "ops"}
 // scopeOf says to whom the event may go: ScopeSystem is the administrators.
 func scopeOf(ev events.Event) events.Scope {
 	t, ok := events.TypeOf(ev.Data)
-	if !ok || slices.Contains(operators, t.Aggregate) {
+	if !ok || slices.Contains(operators, t.Aggregate) || ev.ScopeID() == events.SystemScope {
 		return events.ScopeSystem
 	}
 	return t.Scope

@@ -223,6 +223,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	group.Go(func() error { return runHub(groupCtx, hub, farewell) })
 	group.Go(func() error { return live.Run(groupCtx) })
 	group.Go(func() error { return users.Run(groupCtx, "/fdc/api", r.Log) })
+	group.Go(func() error { return workspaces.Run(groupCtx, "/fdc/api", r.Log) })
 	if documents != nil {
 		group.Go(func() error { return documents.Run(groupCtx) })
 	}

@@ -320,17 +320,38 @@ func (c *cluster) revoke(n *node, s, other *session) {
 	c.do(n, request{what: endSession, session: s}, call{method: http.MethodDelete, url: path})
 }
 
-// setMember adds a member, changes the role, or, when that is empty, removes the member.
-func (c *cluster) setMember(n *node, s *session, workspace string, member *session, role string, add bool) request {
-	path := "/api/workspaces/" + workspace + "/members"
-	how := call{method: http.MethodPut, url: path + "/" + member.user, body: fmt.Sprintf(`{"role":%q}`, role)}
-	switch {
-	case add:
-		how = call{method: http.MethodPost, url: path, body: fmt.Sprintf(`{"email":%q,"role":%q}`, member.email, role)}
-	case role == "":
-		how = call{method: http.MethodDelete, url: path + "/" + member.user}
+// setMember changes the role of a member or, when that is empty, removes the member.
+func (c *cluster) setMember(n *node, s *session, workspace string, member *session, role string) request {
+	how := call{method: http.MethodPut, url: "/api/workspaces/" + workspace + "/members/" + member.user, body: fmt.Sprintf(`{"role":%q}`, role)}
+	if role == "" {
+		how.method, how.body = http.MethodDelete, ""
 	}
 	return c.do(n, request{what: setMember, session: s, workspace: workspace, value: role}, how)
+}
+
+// addMember has one user invite another, who accepts at once. An invitation that is not accepted is withdrawn.
+func (c *cluster) addMember(n *node, s *session, workspace string, member *session, role string) request {
+	path := "/api/workspaces/" + workspace
+	_, err := c.db.Pool.Exec(c.t.Context(), `UPDATE workspaces SET invitations_sent = 0 WHERE id = $1`, workspace) // no limit of a day here
+	if err != nil {
+		return request{err: err}
+	}
+	invited := c.do(n, request{session: s}, call{
+		method: http.MethodPost, url: path + "/members", body: fmt.Sprintf(`{"email":%q,"role":%q}`, member.email, role),
+	})
+	var invitation struct {
+		ID string `json:"invitationId"`
+	}
+	if invited.status != http.StatusCreated || json.Unmarshal(invited.body, &invitation) != nil {
+		return invited
+	}
+	accepted := c.do(n, request{what: setMember, session: member, workspace: workspace, value: role}, call{
+		method: http.MethodPost, url: "/api/invitations/" + invitation.ID + "/accept",
+	})
+	if accepted.status != http.StatusOK {
+		c.do(n, request{session: s}, call{method: http.MethodDelete, url: path + "/invitations/" + invitation.ID})
+	}
+	return accepted
 }
 
 func dataPath(workspace string) string { return "/api/workspaces/" + workspace + "/data" }

@@ -192,8 +192,8 @@ func newPopulation(c *cluster) *population {
 		s := c.newUser(c.nodes[i+1], name)
 		p.users = append(p.users, s)
 		for _, w := range p.workspaces {
-			r := c.setMember(c.nodes[0], owner, w, s, "MEMBER", true)
-			require.Equal(c.t, http.StatusCreated, r.status, "%s", r)
+			r := c.addMember(c.nodes[0], owner, w, s, "MEMBER")
+			require.Equal(c.t, http.StatusOK, r.status, "%s", r)
 		}
 	}
 	p.sessions = slices.Clone(p.users)
@@ -252,7 +252,11 @@ func (p *population) live(over <-chan struct{}, random *rand.Rand) {
 		default:
 			someone := p.users[1+random.IntN(len(p.users)-1)]
 			role := []string{"", "MEMBER", "ADMIN", "OWNER"}[random.IntN(4)]
-			p.setMember(n, s, workspace, someone, role, role != "" && random.IntN(3) > 0)
+			if role != "" && random.IntN(3) > 0 {
+				p.addMember(n, s, workspace, someone, role)
+			} else {
+				p.setMember(n, s, workspace, someone, role)
+			}
 		}
 		select {
 		case <-over:

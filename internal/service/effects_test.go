@@ -103,7 +103,7 @@ func TestExplain(t *testing.T) {
 		}
 		return outbox.Append(ctx, tx, unpublished)
 	}))
-	_, err = db.Pool.Exec(ctx, `INSERT INTO users (id, email) VALUES ($1, 'a@example.com')`, user)
+	_, err = db.Pool.Exec(ctx, `INSERT INTO users (id, email, google_id) VALUES ($1, 'a@example.com', 'g-a')`, user)
 	require.NoError(t, err)
 	_, err = db.Pool.Exec(ctx, `INSERT INTO sync_jobs (id, user_id, type, mode, status, error, request_id, created_at, started_at, completed_at)
 		VALUES ($1, $2, 'full', 'incremental', 'failed', '{"code":"timeout","message":"","retryable":true}', $3, $4, $4, $4)`,

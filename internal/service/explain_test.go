@@ -31,6 +31,7 @@ INSERT INTO sessions (id, user_id, token_hash, expires_at, last_seen_at)
 INSERT INTO replaced_tokens (token_hash, session_id) SELECT sha256(id::text::bytea), id FROM sessions;
 INSERT INTO workspaces (id, name, created_by) SELECT gen_random_uuid(), 'w', id FROM users;
 INSERT INTO workspace_members (workspace_id, user_id, role) SELECT id, created_by, 'OWNER' FROM workspaces;
+INSERT INTO invitations (id, workspace_id, email, role) SELECT gen_random_uuid(), id, id || '@example.com', 'MEMBER' FROM workspaces;
 INSERT INTO workspace_data (workspace_id, data, version) SELECT id, '{"a":1}', 1 FROM workspaces;
 INSERT INTO tasks (id, workspace_id, title) SELECT gen_random_uuid(), id, 't' FROM workspaces, generate_series(1, 3);
 INSERT INTO google_accounts (user_id, google_id, email, state) SELECT id, google_id, email, 'connected' FROM users;
@@ -144,7 +145,19 @@ func ask(t *testing.T, pool *pgxpool.Pool, trace *statements) {
 	must(err)
 	_, err = workspaces.List(ctx, me)
 	must(err)
-	_, err = workspaces.Members(ctx, me, home)
+	_, _, err = workspaces.Members(ctx, me, home)
+	must(err)
+	for _, email := range []string{"guest@example.org", "u1@example.com"} {
+		invited, err := workspaces.Invite(ctx, meta, me, home, email, workspace.RoleMember)
+		must(err)
+		_, err = workspaces.Resend(ctx, meta, me, home, invited.ID)
+		must(err)
+		must(workspaces.Withdraw(ctx, meta, me, home, invited.ID))
+	}
+	_, err = workspaces.Received(ctx, me)
+	must(err)
+	require.Error(t, workspaces.Decline(ctx, meta, me, home))
+	_, err = workspaces.SweepInvitations(ctx, meta)
 	must(err)
 	_, err = workspaces.PutData(ctx, meta, me, home, []byte(`{"a":1}`), workspace.Expect{})
 	must(err)

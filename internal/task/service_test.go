@@ -38,7 +38,9 @@ func open(t *testing.T) *desk {
 	d := &desk{Service: task.New(ob, workspaces), db: db, ob: ob, workspaces: workspaces}
 	d.alice, d.bob = d.user(t, "alice@example.com"), d.user(t, "bob@example.com")
 	d.w = d.workspace(t, d.alice)
-	_, err := workspaces.AddMember(t.Context(), by(d.alice), d.alice, d.w, "bob@example.com", workspace.RoleMember)
+	invitation, err := workspaces.Invite(t.Context(), by(d.alice), d.alice, d.w, "bob@example.com", workspace.RoleMember)
+	require.NoError(t, err)
+	_, err = workspaces.Accept(t.Context(), by(d.bob), d.bob, invitation.ID)
 	require.NoError(t, err)
 	d.db.Told(t)
 	return d

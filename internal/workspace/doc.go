@@ -2,8 +2,11 @@
 //
 // # Guarantees
 //
-//   - A workspace has at least one OWNER who can sign in, always: every change of its members locks its row first, so two
-//     owners who leave at the same moment can't both succeed.
+//   - No change of the members leaves a workspace without an OWNER who can sign in: each change locks the workspace's row and
+//     then counts the other OWNERs who are not disabled. Disabling a user (package identity) is always possible and may leave a
+//     workspace without one; an operator then appoints one (AppointOwner).
+//   - Nobody is a member before accepting. See Invitations.
+//   - The limits (MaxOwned and the others) hold whatever happens at one moment. A refused request changes nothing.
 //   - Another tenant's workspace looks like none: fault.NotFound. A member without the right gets fault.Forbidden.
 //   - Every change and its event commit together, in the order of the version they carry: members under
 //     workspaces.version, the document under its own.
@@ -14,7 +17,23 @@
 // # Rights
 //
 // Every member reads the members and reads and writes the document. An OWNER may do everything with members; an ADMIN
-// everything that neither touches an OWNER nor makes one; a MEMBER may only leave. Leaving is removing oneself.
+// everything that neither touches an OWNER nor makes one; a MEMBER may only leave. Leaving is removing oneself. The same holds
+// for invitations: who may make a membership may invite to it, send the invitation again and withdraw it.
+//
+// # Invitations
+//
+// An invitation is an offer of a role to an address, in a row of its own. It goes to whoever has the address: a user accepts or
+// declines it whose address, verified by Google, is the same but for case. That is so for users of FDC, too, and an inviter
+// can't tell the two cases apart before the answer:
+//
+//   - The answer, the statements and the list of members are the same for both.
+//   - The events have scope user, and go to the invitee's sockets only. Without a user they go to the operators. The row in the
+//     workspace's audit log does not name the invitee until the invitee accepts.
+//   - A decline is in no workspace's audit log, as its row has the client address of somebody who wants no part in it.
+//
+// An invitation ends with the answer, by being withdrawn, or after 30 days; its row is deleted then. It also ends when its
+// inviter leaves, is removed, or gets a role that may not grant the offered one: a removed OWNER must not come back through it.
+// It outlives the disabling of its inviter.
 //
 // # The document
 //
@@ -24,8 +43,9 @@
 //
 // # Locks
 //
-// users before workspaces before members and documents, several workspaces in the order of their ids: see AddMember and
-// JoinTx. The locks leave foreign keys alone (NO KEY UPDATE), so that nobody who makes a task waits for them.
+// A user's row is locked before a workspace's, a workspace's before members, invitations and documents. The user's lock guards
+// the number of the user's memberships, the workspace's lock its members and invitations. Declining and sweeping lock the
+// invitation only. The locks leave foreign keys alone (NO KEY UPDATE), so that nobody who makes a task waits for them.
 //
 // # Failure modes
 //

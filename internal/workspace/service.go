@@ -30,7 +30,7 @@ func (s *Service) List(ctx context.Context, userID string) ([]Workspace, error) 
 	return list, nil
 }
 
-// Create makes a workspace and its first OWNER.
+// Create makes a workspace and its first OWNER. Past the limits of the user's workspaces it is fault.Invalid.
 func (s *Service) Create(ctx context.Context, meta events.Meta, userID, name string) (Workspace, error) {
 	var w Workspace
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
@@ -58,11 +58,17 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, meta events.Meta, owner
 	if err != nil {
 		return Workspace{}, err
 	}
+	if err := lockUser(ctx, tx, ownerID); err != nil {
+		return Workspace{}, err
+	}
+	if err := checkMemberships(ctx, tx, ownerID, RoleOwner); err != nil {
+		return Workspace{}, err
+	}
 	w := Workspace{ID: events.NewID(), Name: name, Role: RoleOwner}
 	if w.CreatedAt, err = insertWorkspace(ctx, tx, w.ID, ownerID, name); err != nil {
 		return Workspace{}, err
 	}
-	if _, err = insertMember(ctx, tx, w.ID, ownerID, RoleOwner); err != nil {
+	if err = insertMember(ctx, tx, w.ID, ownerID, RoleOwner); err != nil {
 		return Workspace{}, err
 	}
 	if err = insertDocument(ctx, tx, w.ID); err != nil {
@@ -84,65 +90,18 @@ func (s *Service) Role(ctx context.Context, q postgres.Querier, userID, workspac
 	return role, about("read role in", workspaceID, postgres.Fault(err))
 }
 
-// Members lists who is in a workspace that the actor is in, in the order they came.
-func (s *Service) Members(ctx context.Context, actorID, workspaceID string) ([]Member, error) {
+// Members lists the members of a workspace that the actor is in, in the order in which they joined, and the open
+// invitations to it.
+func (s *Service) Members(ctx context.Context, actorID, workspaceID string) ([]Member, []Invitation, error) {
 	if _, err := s.Role(ctx, s.outbox.Pool(), actorID, workspaceID); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	list, err := listMembers(ctx, s.outbox.Pool(), workspaceID)
-	return list, about("list members", workspaceID, postgres.Fault(err))
-}
-
-// AddMember takes the user with an email address in, or invites the address. Someone who is a member or invited already
-// is fault.Conflict.
-func (s *Service) AddMember(ctx context.Context, meta events.Meta, actorID, workspaceID, email, role string) (Member, error) {
-	email, wrong := checkEmail(email)
-	wrong = append(wrong, checkRole(role)...)
-	may := func(actor string) error {
-		if !mayManage(actor, role) {
-			return forbidden("Only an OWNER or ADMIN adds members, and only an OWNER adds an OWNER.")
-		}
-		return nil
-	}
-	var m Member
-	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
-		// Asked twice: now, so that nobody without the right makes a row or waits for a lock, and under the lock.
-		actor, err := s.Role(ctx, tx, actorID, workspaceID)
-		if err != nil {
-			return err
-		}
-		if err := fault.Wrong(wrong...); err != nil {
-			return err
-		}
-		if err := may(actor); err != nil {
-			return err
-		}
-		userID, err := upsertInvited(ctx, tx, events.NewID(), email)
-		if err != nil {
-			return err
-		}
-		if actor, err = lockedRole(ctx, tx, actorID, workspaceID); err != nil {
-			return err
-		}
-		if err := may(actor); err != nil {
-			return err
-		}
-		added, err := insertMember(ctx, tx, workspaceID, userID, role)
-		if err != nil {
-			return err
-		}
-		if !added {
-			return fault.New(fault.Conflict, "already-member", "This address is a member or invited already.")
-		}
-		if m, err = findMember(ctx, tx, workspaceID, userID); err != nil {
-			return err
-		}
-		return s.tellAdded(ctx, tx, meta, workspaceID, m)
-	})
+	members, err := listMembers(ctx, s.outbox.Pool(), workspaceID)
 	if err != nil {
-		return Member{}, about("add member", workspaceID, err)
+		return nil, nil, about("list members", workspaceID, postgres.Fault(err))
 	}
-	return m, nil
+	invitations, err := listInvitations(ctx, s.outbox.Pool(), workspaceID)
+	return members, invitations, about("list invitations", workspaceID, postgres.Fault(err))
 }
 
 // bump gives the workspace and a user whose membership changed their next versions, and returns the workspace's.
@@ -153,19 +112,24 @@ func bump(ctx context.Context, tx pgx.Tx, workspaceID, userID string) (version i
 	return bumpWorkspace(ctx, tx, workspaceID)
 }
 
-// tellAdded states that m is in the workspace.
-func (s *Service) tellAdded(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID string, m Member) error {
-	version, err := bump(ctx, tx, workspaceID, m.UserID)
+// addMember makes the user a member, within the limits. The user and the workspace are locked.
+func (s *Service) addMember(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID, userID, role string) error {
+	if err := checkMemberships(ctx, tx, userID, role); err != nil {
+		return err
+	}
+	if err := checkMembers(ctx, tx, workspaceID, false); err != nil {
+		return err
+	}
+	if err := insertMember(ctx, tx, workspaceID, userID, role); err != nil {
+		return err
+	}
+	version, err := bump(ctx, tx, workspaceID, userID)
 	if err != nil {
 		return err
 	}
-	added := events.WorkspaceMemberAdded{
-		WorkspaceID: workspaceID, Version: version, UserID: m.UserID, Role: m.Role, Status: m.Status,
-	}
-	if m.Status == StatusInvited {
-		added.Email = events.MaskEmail(m.Email)
-	}
-	return outbox.Append(ctx, tx, events.New(meta, "", added))
+	return outbox.Append(ctx, tx, events.New(meta, "", events.WorkspaceMemberAdded{
+		WorkspaceID: workspaceID, Version: version, UserID: userID, Role: role, Status: events.MemberActive,
+	}))
 }
 
 // tellRemoved states that the user is not in the workspace any more.
@@ -208,20 +172,8 @@ func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, worksp
 		if err := keepOwner(ctx, tx, workspaceID, m); err != nil {
 			return err
 		}
-		if err := updateRole(ctx, tx, workspaceID, userID, role); err != nil {
-			return err
-		}
 		m.Role = role
-		if err := bumpRoles(ctx, tx, userID); err != nil {
-			return err
-		}
-		version, err := bumpWorkspace(ctx, tx, workspaceID)
-		if err != nil {
-			return err
-		}
-		return outbox.Append(ctx, tx, events.New(meta, "", events.WorkspaceMemberRoleChanged{
-			WorkspaceID: workspaceID, Version: version, UserID: userID, From: from, To: role,
-		}))
+		return s.changeRole(ctx, tx, meta, workspaceID, userID, from, role)
 	})
 	if err != nil {
 		return Member{}, about("set role of member "+userID, workspaceID, err)
@@ -229,7 +181,32 @@ func (s *Service) SetRole(ctx context.Context, meta events.Meta, actorID, worksp
 	return m, nil
 }
 
-// RemoveMember ends a membership or an invitation. Everyone may end their own (leave), but for the last OWNER:
+// changeRole gives a member another role, within the limits. The user and the workspace are locked.
+func (s *Service) changeRole(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID, userID, from, to string) error {
+	if to == RoleOwner {
+		if err := checkOwned(ctx, tx, userID); err != nil {
+			return err
+		}
+	}
+	if err := updateRole(ctx, tx, workspaceID, userID, to); err != nil {
+		return err
+	}
+	if err := bumpRoles(ctx, tx, userID); err != nil {
+		return err
+	}
+	version, err := bumpWorkspace(ctx, tx, workspaceID)
+	if err != nil {
+		return err
+	}
+	if err := outbox.Append(ctx, tx, events.New(meta, "", events.WorkspaceMemberRoleChanged{
+		WorkspaceID: workspaceID, Version: version, UserID: userID, From: from, To: to,
+	})); err != nil {
+		return err
+	}
+	return withdrawOf(ctx, tx, meta, workspaceID, userID, to)
+}
+
+// RemoveMember ends a membership, and the open invitations that the member sent. Everyone may end their own (leave), but for the last OWNER:
 // fault.Conflict.
 func (s *Service) RemoveMember(ctx context.Context, meta events.Meta, actorID, workspaceID, userID string) error {
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
@@ -255,55 +232,15 @@ func (s *Service) RemoveMember(ctx context.Context, meta events.Meta, actorID, w
 		if err := keepOwner(ctx, tx, workspaceID, m); err != nil {
 			return err
 		}
-		if _, err := deleteMember(ctx, tx, workspaceID, userID); err != nil {
+		if err := deleteMember(ctx, tx, workspaceID, userID); err != nil {
 			return err
 		}
-		return s.tellRemoved(ctx, tx, meta, workspaceID, userID, reason)
+		if err := s.tellRemoved(ctx, tx, meta, workspaceID, userID, reason); err != nil {
+			return err
+		}
+		return withdrawOf(ctx, tx, meta, workspaceID, userID, "")
 	})
 	return about("remove member "+userID, workspaceID, err)
-}
-
-// JoinTx makes good, in the caller's transaction, the invitations of a user who signs in for the first time. The caller
-// holds the user's row. When the person is known under another id already (an invitation went to an address that became
-// theirs later), from and to differ: the memberships move, and what to has already stays as it is.
-func (s *Service) JoinTx(ctx context.Context, tx pgx.Tx, meta events.Meta, from, to string) error {
-	ids, err := workspacesOf(ctx, tx, from)
-	if err != nil {
-		return fmt.Errorf("list invitations of user %s: %w", from, err)
-	}
-	for _, id := range ids {
-		if err := s.join(ctx, tx, meta, id, from, to); err != nil {
-			return about("join user "+to, id, err)
-		}
-	}
-	return nil
-}
-
-func (s *Service) join(ctx context.Context, tx pgx.Tx, meta events.Meta, workspaceID, from, to string) error {
-	if err := lockWorkspace(ctx, tx, workspaceID); err != nil {
-		return err
-	}
-	role, err := deleteMember(ctx, tx, workspaceID, from)
-	if fault.KindOf(err) == fault.NotFound {
-		return nil // withdrawn before the lock
-	}
-	if err != nil {
-		return err
-	}
-	if from != to {
-		if err := s.tellRemoved(ctx, tx, meta, workspaceID, from, events.MemberRemoved); err != nil {
-			return err
-		}
-	}
-	added, err := insertMember(ctx, tx, workspaceID, to, role)
-	if err != nil || !added {
-		return err
-	}
-	m, err := findMember(ctx, tx, workspaceID, to)
-	if err != nil {
-		return err
-	}
-	return s.tellAdded(ctx, tx, meta, workspaceID, m)
 }
 
 // lockMember locks a user and then the workspace, and reads the actor's role in it. Who isn't in it locks nobody.
@@ -338,7 +275,7 @@ func knownMember(ctx context.Context, tx pgx.Tx, workspaceID, userID string) (Me
 
 // keepOwner refuses to let the last OWNER who can sign in go. The workspace is locked.
 func keepOwner(ctx context.Context, tx pgx.Tx, workspaceID string, m Member) error {
-	if m.Role != RoleOwner || m.Status != StatusActive {
+	if m.Role != RoleOwner {
 		return nil
 	}
 	other, err := hasOtherOwner(ctx, tx, workspaceID, m.UserID)

@@ -49,7 +49,7 @@ func bumpWorkspace(ctx context.Context, tx pgx.Tx, id string) (version int64, er
 	return version, err
 }
 
-// lockUser holds off a sign-in, which locks the user before the workspaces that it joins: so must who locks both.
+// lockUser keeps the user's memberships as they are: their number is limited. It comes before the locks of workspaces.
 func lockUser(ctx context.Context, tx pgx.Tx, id string) error {
 	_, err := tx.Exec(ctx, `SELECT FROM users WHERE id = $1 FOR NO KEY UPDATE`, id)
 	return err
@@ -77,7 +77,7 @@ func roleOf(ctx context.Context, q postgres.Querier, userID, workspaceID string)
 }
 
 // memberColumns go with workspace_members m and users u.
-const memberColumns = `u.id AS user_id, u.email, u.name, m.role, CASE WHEN u.google_id IS NULL THEN 'invited' ELSE 'active' END AS status`
+const memberColumns = `u.id AS user_id, u.email, u.name, m.role`
 
 // listMembers gives them in the order they came.
 func listMembers(ctx context.Context, q postgres.Querier, workspaceID string) ([]Member, error) {
@@ -101,22 +101,9 @@ func findMember(ctx context.Context, q postgres.Querier, workspaceID, userID str
 	return m, err
 }
 
-// upsertInvited finds the user who has the address, or makes one who has not signed in yet, and locks the row: a sign-in
-// that claims it waits.
-func upsertInvited(ctx context.Context, tx pgx.Tx, id, email string) (userID string, err error) {
-	err = tx.QueryRow(ctx, `
-		INSERT INTO users (id, email) VALUES ($1, $2)
-		ON CONFLICT (lower(email)) DO UPDATE SET email = users.email
-		RETURNING id`, id, email).Scan(&userID)
-	return userID, err
-}
-
-// insertMember reports false when the user is a member already.
-func insertMember(ctx context.Context, tx pgx.Tx, workspaceID, userID, role string) (bool, error) {
-	tag, err := tx.Exec(ctx, `
-		INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		workspaceID, userID, role)
-	return tag.RowsAffected() == 1, err
+func insertMember(ctx context.Context, tx pgx.Tx, workspaceID, userID, role string) error {
+	_, err := tx.Exec(ctx, `INSERT INTO workspace_members (workspace_id, user_id, role) VALUES ($1, $2, $3)`, workspaceID, userID, role)
+	return err
 }
 
 func updateRole(ctx context.Context, tx pgx.Tx, workspaceID, userID, role string) error {
@@ -125,30 +112,19 @@ func updateRole(ctx context.Context, tx pgx.Tx, workspaceID, userID, role string
 	return err
 }
 
-// deleteMember gives back the role that the member had.
-func deleteMember(ctx context.Context, tx pgx.Tx, workspaceID, userID string) (role string, err error) {
-	err = tx.QueryRow(ctx, `DELETE FROM workspace_members WHERE workspace_id = $1 AND user_id = $2 RETURNING role`,
-		workspaceID, userID).Scan(&role)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", fault.Missing("member")
-	}
-	return role, err
+func deleteMember(ctx context.Context, tx pgx.Tx, workspaceID, userID string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM workspace_members WHERE workspace_id = $1 AND user_id = $2`, workspaceID, userID)
+	return err
 }
 
-// hasOtherOwner reports whether someone else, who can sign in, owns the workspace.
+// hasOtherOwner reports whether another user, who can sign in, owns the workspace.
 func hasOtherOwner(ctx context.Context, tx pgx.Tx, workspaceID, userID string) (other bool, err error) {
 	err = tx.QueryRow(ctx, `
 		SELECT EXISTS (
 			SELECT FROM workspace_members m JOIN users u ON u.id = m.user_id
-			WHERE m.workspace_id = $1 AND m.user_id <> $2 AND m.role = 'OWNER' AND u.google_id IS NOT NULL)`,
+			WHERE m.workspace_id = $1 AND m.user_id <> $2 AND m.role = 'OWNER' AND u.disabled_at IS NULL)`,
 		workspaceID, userID).Scan(&other)
 	return other, err
-}
-
-// workspacesOf lists where a user is a member, in the order in which workspaces are locked.
-func workspacesOf(ctx context.Context, tx pgx.Tx, userID string) ([]string, error) {
-	rows, _ := tx.Query(ctx, `SELECT workspace_id FROM workspace_members WHERE user_id = $1 ORDER BY workspace_id`, userID)
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // documentRow is a document as it is stored.

@@ -17,12 +17,6 @@ const (
 	RoleMember = "MEMBER"
 )
 
-// The standings of members.
-const (
-	StatusActive  = "active"
-	StatusInvited = "invited" // known by email only, joins at the first sign-in
-)
-
 const (
 	maxName  = 200
 	maxEmail = 254 // RFC 5321, 4.5.3.1.3
@@ -42,7 +36,6 @@ type Member struct {
 	Email  string
 	Name   string
 	Role   string
-	Status string // StatusActive or StatusInvited
 }
 
 // mayManage reports whether an actor with one role may make, change or end a membership that has the other.

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
@@ -64,6 +63,14 @@ func (o *office) make(t *testing.T, owner string) string {
 	w, err := o.Create(t.Context(), by(owner), owner, "Demo")
 	require.NoError(t, err)
 	o.requireTold(t, events.WorkspaceCreated{WorkspaceID: w.ID, Version: 1})
+	return w.ID
+}
+
+// makeQuietly is make among other events.
+func (o *office) makeQuietly(t *testing.T, owner string) string {
+	t.Helper()
+	w, err := o.Create(t.Context(), by(owner), owner, "Demo")
+	require.NoError(t, err)
 	return w.ID
 }
 
@@ -129,58 +136,6 @@ func TestCreate(t *testing.T) {
 	require.Empty(t, list)
 }
 
-func TestAddMember(t *testing.T) {
-	t.Parallel()
-	o := open(t)
-	alice, bob := o.user(t, "alice@example.com"), o.user(t, "Bob@Example.com")
-	w := o.make(t, alice)
-
-	m, err := o.AddMember(t.Context(), by(alice), alice, w, " bob@example.COM ", workspace.RoleMember)
-	require.NoError(t, err)
-	require.Equal(t, workspace.Member{UserID: bob, Email: "Bob@Example.com", Name: "Bob@Example.com", Role: "MEMBER", Status: "active"}, m)
-	told := o.db.Told(t)
-	require.Equal(t, []events.Payload{events.WorkspaceMemberAdded{
-		WorkspaceID: w, Version: 2, UserID: bob, Role: "MEMBER", Status: "active",
-	}}, payloads(told))
-	require.Equal(t, alice, told[0].ActorID)
-	require.Equal(t, bob, told[0].UserID)
-
-	invited, err := o.AddMember(t.Context(), by(alice), alice, w, "carol@example.com", workspace.RoleAdmin)
-	require.NoError(t, err)
-	require.Equal(t, workspace.Member{UserID: invited.UserID, Email: "carol@example.com", Role: "ADMIN", Status: "invited"}, invited)
-	o.requireTold(t, events.WorkspaceMemberAdded{
-		WorkspaceID: w, Version: 3, UserID: invited.UserID, Role: "ADMIN", Status: "invited", Email: "c***@example.com",
-	})
-
-	list, err := o.Members(t.Context(), bob, w)
-	require.NoError(t, err)
-	require.Len(t, list, 3)
-	require.Equal(t, alice, list[0].UserID)
-	require.Equal(t, []workspace.Member{m, invited}, list[1:])
-
-	for _, email := range []string{"bob@example.com", "CAROL@example.com", "alice@example.com"} {
-		_, err := o.AddMember(t.Context(), by(alice), alice, w, email, workspace.RoleOwner)
-		require.Equal(t, "already-member", requireFault(t, fault.Conflict, err).Code)
-	}
-	// The same address is the same invited person elsewhere.
-	w2 := o.make(t, bob)
-	again, err := o.AddMember(t.Context(), by(bob), bob, w2, "Carol@Example.com", workspace.RoleMember)
-	require.NoError(t, err)
-	require.Equal(t, invited.UserID, again.UserID)
-	o.db.Told(t)
-
-	for _, email := range []string{
-		"", "x", "@example.com", "a@", "Alice <a@example.com>", "a@b, c@d", "a\n@b", "a\x00@example.com", "a@\xff.com",
-		strings.Repeat("x", 250) + "@example.com",
-	} {
-		_, err := o.AddMember(t.Context(), by(alice), alice, w, email, "BOSS")
-		f := requireFault(t, fault.Invalid, err)
-		require.Equal(t, []string{"/email", "/role"}, []string{f.Fields[0].Pointer, f.Fields[1].Pointer}, email)
-	}
-	o.requireTold(t)
-	require.Equal(t, int64(3), o.version(t, w))
-}
-
 // Who may do what to whom: every role against every role.
 func TestRights(t *testing.T) {
 	t.Parallel()
@@ -204,11 +159,13 @@ func TestRights(t *testing.T) {
 			o.seat(t, w, actor, a)
 			n++
 			email := fmt.Sprintf("new%d@example.com", n)
-			_, err := o.AddMember(t.Context(), by(actor), actor, w, email, b)
+			_, err := o.Invite(t.Context(), by(actor), actor, w, email, b)
 			check(t, may(a, b), err)
-			var made bool
-			require.NoError(t, o.db.Pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM users WHERE email = $1)`, email).Scan(&made))
-			require.Equal(t, may(a, b), made, "a refused invitation makes no user")
+			other, err := o.Invite(t.Context(), by(alice), alice, w, "other-"+email, b)
+			require.NoError(t, err)
+			_, err = o.Resend(t.Context(), by(actor), actor, w, other.ID)
+			check(t, may(a, b), err)
+			check(t, may(a, b), o.Withdraw(t.Context(), by(actor), actor, w, other.ID))
 
 			for _, to := range roles {
 				o.seat(t, w, target, b)
@@ -219,7 +176,7 @@ func TestRights(t *testing.T) {
 			check(t, may(a, b), o.RemoveMember(t.Context(), by(actor), actor, w, target))
 		}
 		// Everyone may read, and may leave.
-		_, err := o.Members(t.Context(), actor, w)
+		_, _, err := o.Members(t.Context(), actor, w)
 		require.NoError(t, err)
 		require.NoError(t, o.RemoveMember(t.Context(), by(actor), actor, w, actor))
 	}
@@ -268,26 +225,88 @@ func TestSetRoleAndRemove(t *testing.T) {
 func TestLastOwnerStays(t *testing.T) {
 	t.Parallel()
 	o := open(t)
-	alice, bob := o.user(t, "alice@example.com"), o.user(t, "bob@example.com")
+	alice, bob, carol := o.user(t, "alice@example.com"), o.user(t, "bob@example.com"), o.user(t, "carol@example.com")
 	w := o.make(t, alice)
 	o.seat(t, w, bob, workspace.RoleAdmin)
-	// An invited OWNER can't open the door, so does not count; but can be uninvited.
-	invited, err := o.AddMember(t.Context(), by(alice), alice, w, "carol@example.com", workspace.RoleOwner)
-	require.NoError(t, err)
-	o.db.Told(t)
+	o.seat(t, w, carol, workspace.RoleOwner)
+	o.disable(t, carol, true)
+	lastOwner := func(err error) {
+		t.Helper()
+		require.Equal(t, "last-owner", requireFault(t, fault.Conflict, err).Code)
+	}
 
-	require.Equal(t, "last-owner", requireFault(t, fault.Conflict, o.RemoveMember(t.Context(), by(alice), alice, w, alice)).Code)
-	_, err = o.SetRole(t.Context(), by(alice), alice, w, alice, workspace.RoleAdmin)
-	require.Equal(t, "last-owner", requireFault(t, fault.Conflict, err).Code)
+	// Carol is OWNER and can't sign in.
+	lastOwner(o.RemoveMember(t.Context(), by(alice), alice, w, alice))
+	_, err := o.SetRole(t.Context(), by(alice), alice, w, alice, workspace.RoleAdmin)
+	lastOwner(err)
 	o.requireTold(t)
-	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, invited.UserID))
+	o.disable(t, carol, false)
+	_, err = o.SetRole(t.Context(), by(alice), alice, w, alice, workspace.RoleAdmin)
+	require.NoError(t, err)
+	_, err = o.SetRole(t.Context(), by(carol), carol, w, alice, workspace.RoleOwner)
+	require.NoError(t, err)
+	o.disable(t, carol, true)
+	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, carol), "an OWNER who can't sign in may be removed")
 
 	_, err = o.SetRole(t.Context(), by(alice), alice, w, bob, workspace.RoleOwner)
 	require.NoError(t, err)
 	require.NoError(t, o.RemoveMember(t.Context(), by(alice), alice, w, alice))
-	list, err := o.Members(t.Context(), bob, w)
+	list, _, err := o.Members(t.Context(), bob, w)
 	require.NoError(t, err)
 	require.Len(t, list, 1)
+}
+
+func (o *office) disable(t *testing.T, userID string, disabled bool) {
+	t.Helper()
+	_, err := o.db.Pool.Exec(t.Context(), `UPDATE users SET disabled_at = CASE WHEN $2 THEN now() END WHERE id = $1`, userID, disabled)
+	require.NoError(t, err)
+}
+
+// Whatever the disabled OWNERs of a workspace are, an operator can appoint one: a member or anybody else who can sign in.
+func TestAppointOwner(t *testing.T) {
+	t.Parallel()
+	o := open(t)
+	operator := events.Meta{Source: "/fdc/cli", ActorID: events.OperatorActor}
+	alice, bob, eve := o.user(t, "alice@example.com"), o.user(t, "bob@example.com"), o.user(t, "eve@example.com")
+	w := o.make(t, alice)
+	o.seat(t, w, bob, workspace.RoleMember)
+	alone, err := o.OwnedAlone(t.Context(), alice)
+	require.NoError(t, err)
+	require.Equal(t, []string{w}, alone)
+	o.disable(t, alice, true)
+	before, err := o.Standing(t.Context(), w, bob)
+	require.NoError(t, err)
+	require.Equal(t, workspace.Standing{ID: w, Name: "Demo", Members: 2, Owners: 0, Role: "MEMBER"}, before)
+
+	require.Equal(t, "account-disabled", requireFault(t, fault.Conflict, o.AppointOwner(t.Context(), operator, w, alice, "x")).Code)
+	require.Equal(t, "bad-reason", requireFault(t, fault.Invalid, o.AppointOwner(t.Context(), operator, w, bob, "a\nb")).Code)
+	requireKind(t, fault.NotFound, o.AppointOwner(t.Context(), operator, events.NewID(), bob, "x"))
+	requireKind(t, fault.NotFound, o.AppointOwner(t.Context(), operator, w, events.NewID(), "x"))
+	o.requireTold(t)
+
+	require.NoError(t, o.AppointOwner(t.Context(), operator, w, bob, "Alice left"))
+	o.requireTold(t,
+		events.WorkspaceMemberRoleChanged{WorkspaceID: w, Version: 2, UserID: bob, From: "MEMBER", To: "OWNER"},
+		events.WorkspaceOwnerAppointed{WorkspaceID: w, Version: 3, UserID: bob, Reason: "Alice left"},
+	)
+	require.NoError(t, o.AppointOwner(t.Context(), operator, w, bob, "again"))
+	o.requireTold(t) // no change
+
+	invited, err := o.Invite(t.Context(), by(bob), bob, w, "Eve@Example.com", workspace.RoleMember)
+	require.NoError(t, err)
+	o.db.Told(t)
+	require.NoError(t, o.AppointOwner(t.Context(), operator, w, eve, "Bob is on leave"))
+	o.requireTold(t,
+		events.InvitationWithdrawn{InvitationID: invited.ID, WorkspaceID: w, Version: 2, Reason: "already_a_member"},
+		events.WorkspaceMemberAdded{WorkspaceID: w, Version: 4, UserID: eve, Role: "OWNER", Status: "active"},
+		events.WorkspaceOwnerAppointed{WorkspaceID: w, Version: 5, UserID: eve, Reason: "Bob is on leave"},
+	)
+	after, err := o.Standing(t.Context(), w, eve)
+	require.NoError(t, err)
+	require.Equal(t, workspace.Standing{ID: w, Name: "Demo", Members: 3, Owners: 2, Role: "OWNER"}, after)
+	alone, err = o.OwnedAlone(t.Context(), bob)
+	require.NoError(t, err)
+	require.Empty(t, alone)
 }
 
 // Two owners let go at the same moment, in every pair of ways: one is refused.
@@ -347,13 +366,19 @@ func TestAnotherTenantsWorkspaceIsNotThere(t *testing.T) {
 	alice, eve := o.user(t, "alice@example.com"), o.user(t, "eve@example.com")
 	w := o.make(t, alice)
 	own := o.make(t, eve)
+	invited, err := o.Invite(t.Context(), by(alice), alice, w, "bob@example.com", workspace.RoleMember)
+	require.NoError(t, err)
+	o.db.Told(t)
 	for _, id := range []string{w, events.NewID(), "", "nonsense", strings.ToUpper(own)} {
 		_, err := o.Role(t.Context(), o.db.Pool, eve, id)
 		requireKind(t, fault.NotFound, err)
-		_, err = o.Members(t.Context(), eve, id)
+		_, _, err = o.Members(t.Context(), eve, id)
 		requireKind(t, fault.NotFound, err)
-		_, err = o.AddMember(t.Context(), by(eve), eve, id, "eve@example.com", "nonsense")
+		_, err = o.Invite(t.Context(), by(eve), eve, id, "eve@example.com", "nonsense")
 		requireKind(t, fault.NotFound, err)
+		_, err = o.Resend(t.Context(), by(eve), eve, id, invited.ID)
+		requireKind(t, fault.NotFound, err)
+		requireKind(t, fault.NotFound, o.Withdraw(t.Context(), by(eve), eve, id, invited.ID))
 		_, err = o.SetRole(t.Context(), by(eve), eve, id, eve, "nonsense")
 		requireKind(t, fault.NotFound, err)
 		requireKind(t, fault.NotFound, o.RemoveMember(t.Context(), by(eve), eve, id, alice))
@@ -370,49 +395,4 @@ func TestAnotherTenantsWorkspaceIsNotThere(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, doc.Version)
 	require.Equal(t, int64(1), o.version(t, w))
-}
-
-func (o *office) join(t *testing.T, from, to string) {
-	t.Helper()
-	require.NoError(t, o.ob.Tx(t.Context(), func(tx pgx.Tx) error { return o.JoinTx(t.Context(), tx, by(to), from, to) }))
-}
-
-func TestJoin(t *testing.T) {
-	t.Parallel()
-	o := open(t)
-	alice := o.user(t, "alice@example.com")
-	w1, w2 := o.make(t, alice), o.make(t, alice)
-	invite := func(w, email, role string) string {
-		m, err := o.AddMember(t.Context(), by(alice), alice, w, email, role)
-		require.NoError(t, err)
-		o.db.Told(t)
-		return m.UserID
-	}
-
-	// The invited person signs in.
-	bob := invite(w1, "bob@example.com", "ADMIN")
-	require.Equal(t, bob, invite(w2, "bob@example.com", "MEMBER"))
-	_, err := o.db.Pool.Exec(t.Context(), `UPDATE users SET google_id = 'g-bob' WHERE id = $1`, bob)
-	require.NoError(t, err)
-	o.join(t, bob, bob)
-	o.requireTold(t,
-		events.WorkspaceMemberAdded{WorkspaceID: w1, Version: 3, UserID: bob, Role: "ADMIN", Status: "active"},
-		events.WorkspaceMemberAdded{WorkspaceID: w2, Version: 3, UserID: bob, Role: "MEMBER", Status: "active"},
-	)
-
-	// An address that Bob gets later was invited too: to a workspace where he is, and to one where he isn't.
-	w3 := o.make(t, alice)
-	other := invite(w1, "robert@example.com", "OWNER")
-	require.Equal(t, other, invite(w3, "robert@example.com", "OWNER"))
-	o.join(t, other, bob)
-	o.requireTold(t,
-		events.WorkspaceMemberRemoved{WorkspaceID: w1, Version: 5, UserID: other, Reason: "removed"},
-		events.WorkspaceMemberRemoved{WorkspaceID: w3, Version: 3, UserID: other, Reason: "removed"},
-		events.WorkspaceMemberAdded{WorkspaceID: w3, Version: 4, UserID: bob, Role: "OWNER", Status: "active"},
-	)
-	role, err := o.Role(t.Context(), o.db.Pool, bob, w1)
-	require.NoError(t, err)
-	require.Equal(t, "ADMIN", role, "what he had")
-	_, err = o.Role(t.Context(), o.db.Pool, other, w3)
-	requireKind(t, fault.NotFound, err)
 }

@@ -81,7 +81,11 @@ func channelOf(t events.Type) object {
 		"messages": object{id: ref("components", "messages", id)},
 	}
 	if t.Scope != events.ScopeSystem {
-		channel["parameters"] = object{"scopeId": object{"description": "The " + string(t.Scope) + "'s id."}}
+		description := "The " + string(t.Scope) + "'s id."
+		if t.MayLackUser {
+			description = "The user's id, or " + events.SystemScope + " when the address is no user's."
+		}
+		channel["parameters"] = object{"scopeId": object{"description": description}}
 	}
 	if t.Stored {
 		channel["x-nats-stream"] = "EVENTS"

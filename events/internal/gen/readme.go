@@ -121,7 +121,11 @@ func writePayloads(page *strings.Builder) {
 		if t.Scope != events.ScopeSystem {
 			scope = "<" + scope + " id>"
 		}
-		fmt.Fprintf(page, "\n### %s\n\n%s Subject `%s`.\n\n| field | value | |\n|---|---|---|\n", t.Action(), t.Summary, address(t, scope))
+		unknown := ""
+		if t.MayLackUser {
+			unknown = fmt.Sprintf("; `%s` when the address is no user's", address(t, events.SystemScope))
+		}
+		fmt.Fprintf(page, "\n### %s\n\n%s Subject `%s`%s.\n\n| field | value | |\n|---|---|---|\n", t.Action(), t.Summary, address(t, scope), unknown)
 		writeFields(page, "", t.Fields)
 	}
 }
