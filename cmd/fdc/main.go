@@ -53,7 +53,7 @@ func (c *cli) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
 	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version(), c.health(), c.demoSeed())
-	root.AddCommand(c.events(), c.replay(), c.dlq(), c.sessions(), c.users(), c.flags(), c.keys(), c.audit())
+	root.AddCommand(c.events(), c.replay(), c.dlq(), c.sessions(), c.users(), c.workspaces(), c.flags(), c.keys(), c.audit())
 	root.AddCommand(c.doctor(), c.explain())
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)

@@ -47,6 +47,7 @@ func (d *dev) testPeople(t *testing.T) {
 	t.Helper()
 	t.Run("sessions", d.testSessions)
 	t.Run("users", d.testUsers)
+	t.Run("workspaces", d.testWorkspaces)
 	t.Run("flags", d.testFlags)
 	t.Run("explain", d.testExplain)
 }
@@ -238,6 +239,56 @@ func (d *dev) testUsers(t *testing.T) {
 		{"role", "SA", "--user", email, "--reason", "x"},
 	} {
 		d.run(t, daemon.ExitUsage, append([]string{"users"}, args...)...)
+	}
+}
+
+type appointments struct {
+	Done  bool          `json:"done"`
+	Items []appointment `json:"items"`
+}
+
+// Alice is the only OWNER of Demo, and no member of Bob's own workspace.
+func (d *dev) testWorkspaces(t *testing.T) {
+	conn, err := pgx.Connect(t.Context(), d.Postgres)
+	require.NoError(t, err)
+	defer conn.Close(t.Context())
+	ids := func(name string) (workspaceID, ownerID string) {
+		t.Helper()
+		require.NoError(t, conn.QueryRow(t.Context(), `SELECT id, created_by FROM workspaces WHERE name = $1`, name).Scan(&workspaceID, &ownerID))
+		return workspaceID, ownerID
+	}
+	demo, alice := ids("Demo")
+	bobs, _ := ids("Bob's workspace")
+	_, hint := d.run(t, daemon.ExitOK, "users", "disable", "--user", "alice@example.com", "--reason", "a plan")
+	require.Contains(t, hint, "fdc workspaces owner "+demo)
+
+	owner := []string{"workspaces", "owner", bobs, "--user", "Alice@example.com", "--reason", "Bob is on leave"}
+	var plan, done appointments
+	d.json(t, &plan, owner...)
+	want := appointment{WorkspaceID: bobs, Name: "Bob's workspace", Members: 1, Owners: 1, UserID: alice, Email: "alice@example.com"}
+	require.Equal(t, appointments{Items: []appointment{want}}, plan)
+	out, hint := d.run(t, daemon.ExitOK, owner...)
+	require.Contains(t, out, "TO BE MADE OWNER")
+	require.Contains(t, hint, "--yes")
+	d.json(t, &done, append(owner, "--yes")...)
+	want.Members, want.Owners, want.Role = 2, 2, "OWNER"
+	require.Equal(t, appointments{Done: true, Items: []appointment{want}}, done)
+	d.audited(t, "workspace.owner_appointed", bobs, 1)
+
+	for _, args := range [][]string{
+		{"owner", bobs, "--user", "nobody@example.com", "--reason", "x"},
+		{"owner", alice, "--user", "alice@example.com", "--reason", "no such workspace", "--yes"},
+	} {
+		d.run(t, daemon.ExitFailed, append([]string{"workspaces"}, args...)...)
+	}
+	for _, args := range [][]string{
+		{},
+		{"owner", "--user", "alice@example.com", "--reason", "x"},
+		{"owner", demo, "--user", "alice@example.com"},
+		{"owner", demo, "--reason", "x"},
+		{"owner", demo, "--user", "bob@example.com", "--reason", "two\nlines", "--yes"},
+	} {
+		d.run(t, daemon.ExitUsage, append([]string{"workspaces"}, args...)...)
 	}
 }
 

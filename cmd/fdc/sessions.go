@@ -7,9 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fdc/events"
-	"fdc/internal/gsync"
 	"fdc/internal/identity"
-	"fdc/internal/platform/outbox"
 	"fdc/internal/workspace"
 )
 
@@ -163,21 +161,9 @@ func (c *cli) printRevocation(user identity.User, known []sessionItem, ids []str
 	return c.planned()
 }
 
-// withUsers runs fn with the service of users and sessions. It has no NATS: the relay finds by itself what fn tells.
+// withUsers is withWorkspaces for what concerns users only.
 func (c *cli) withUsers(ctx context.Context, fn func(context.Context, *identity.Service) error) error {
-	ctx, cancel := context.WithTimeout(ctx, operatorPatience)
-	defer cancel()
-	config, err := c.operator()
-	if err != nil {
-		return err
-	}
-	pool, err := openDatabase(ctx, config, "fdc-sessions")
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	ob := outbox.New(pool, nil)
-	return fn(ctx, identity.New(ob, workspace.New(ob), gsync.Access{}))
+	return c.withWorkspaces(ctx, func(ctx context.Context, users *identity.Service, _ *workspace.Service) error { return fn(ctx, users) })
 }
 
 func sessionsOf(ctx context.Context, users *identity.Service, user identity.User) ([]sessionItem, error) {

@@ -28,12 +28,17 @@ func (c *cli) usersDisable() *cobra.Command {
 	cmd, flags := c.userCommand("disable", true)
 	cmd.Short = "Shut a user out"
 	cmd.Long = "disable ends all sessions of a user, whose sockets are closed, and refuses new sign-ins until enable. It ends the user's syncs and\n" +
-		"access to Google; a syncer revokes it there. The last SA who can sign in can't be disabled. Without --yes it prints whom it would disable. It needs PostgreSQL only, and works while NATS is away."
+		"access to Google; a syncer revokes it there. The last SA who can sign in can't be disabled. It names the workspaces that have no\n" +
+		"other OWNER who can sign in. Without --yes it prints whom it would disable. It needs PostgreSQL only, and works while NATS is away."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return c.changeUser(cmd.Context(), flags, "DISABLED", func(ctx context.Context, users *identity.Service, id string) error {
+		err := c.changeUser(cmd.Context(), flags, "DISABLED", func(ctx context.Context, users *identity.Service, id string) error {
 			_, err := users.Disable(ctx, operatorMeta(), id, flags.reason)
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		return c.warnOwnerless(cmd.Context(), flags.email)
 	}
 	return cmd
 }
@@ -88,9 +93,9 @@ func (c *cli) userCommand(use string, why bool) (*cobra.Command, *userFlags) {
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) > 0 || flags.email == "":
-				return usage("users %s wants --user EMAIL", cmd.Name())
+				return usage("%s wants --user EMAIL", cmd.CommandPath())
 			case why && flags.reason == "":
-				return usage("users %s wants --reason, for the audit log", cmd.Name())
+				return usage("%s wants --reason, for the audit log", cmd.CommandPath())
 			}
 			return nil
 		},
@@ -117,16 +122,21 @@ func (c *cli) changeUser(ctx context.Context, flags *userFlags, done string, cha
 			return c.planned()
 		}
 		if err := change(ctx, users, item.ID); err != nil {
-			if fault.KindOf(err) == fault.Invalid {
-				return &daemon.UsageError{Err: err}
-			}
-			return err
+			return asUsage(err)
 		}
 		if item, err = findUser(ctx, users, flags.email); err != nil {
 			return err
 		}
 		return c.printUser(done, item, true)
 	})
+}
+
+// asUsage makes what an argument got wrong a mistake in the command line.
+func asUsage(err error) error {
+	if fault.KindOf(err) == fault.Invalid {
+		return &daemon.UsageError{Err: err}
+	}
+	return err
 }
 
 func findUser(ctx context.Context, users *identity.Service, email string) (userItem, error) {
