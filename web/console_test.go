@@ -101,6 +101,48 @@ func TestTwoPeopleSeeEachOther(t *testing.T) {
 	require.Empty(t, append(alice.complaints(), bob.complaints()...))
 }
 
+// Bob is invited while he looks, and declines; invited again, he accepts. Alice withdraws what she sends to others.
+func TestInvitations(t *testing.T) {
+	t.Parallel()
+	at := stack(t)
+	alice, _ := founder(t, at, "members")
+	email := account(t, at.Google, "Bob")
+	bob := visit(t, at.HTTP)
+	bob.signIn(email, "tasks")
+	bob.sees("#live", "Live")
+	invite := func(email string) {
+		t.Helper()
+		alice.fill(`#invite [name="email"]`, email)
+		alice.click("#invite button")
+		alice.sees("#members", email)
+	}
+	const rows = `document.querySelectorAll("#members tbody tr").length`
+	invite(email)
+	bob.sees("#invitations", "invites you to “Alice of TestInvitations's workspace” as MEMBER.")
+	bob.press("Decline")
+	bob.holds(`document.querySelector("#invitations").hidden`, "the invitation is gone")
+	require.Equal(t, 1, value[int](bob, `document.querySelectorAll("#workspace option:not([value=new])").length`), "and Bob is in no other workspace")
+	alice.goTo("devices")
+	alice.goTo("members")
+	alice.holds(rows+" === 1", "Alice sees that it is gone")
+
+	invite("nobody." + email)
+	alice.press("Send again")
+	alice.sees("#toasts", "Sent again to nobody."+email)
+	alice.press("Withdraw")
+	alice.holds(rows+" === 1", "Alice withdraws what she sent to another address")
+
+	invite(email)
+	bob.sees("#invitations", "as MEMBER.")
+	bob.press("Accept")
+	bob.holds(`document.querySelector("#workspace").selectedOptions[0].textContent === "Alice of TestInvitations's workspace"`, "Bob is in Alice's workspace")
+	alice.sees("#members", "Bob of TestInvitations")
+	bob.goTo("members")
+	bob.holds(rows+" === 2", "Bob sees the members")
+	require.False(t, value[bool](bob, `document.querySelector("#invite") !== null`), "a MEMBER invites nobody")
+	require.Empty(t, append(alice.complaints(), bob.complaints()...))
+}
+
 // The document's text, as a value.
 func (p *person) document() string {
 	p.t.Helper()
@@ -264,7 +306,7 @@ func TestAccessibility(t *testing.T) {
 		scheme        string
 	}{{"desktop-light", 1280, 860, "light"}, {"phone-dark", 390, 844, "dark"}}
 	for view, loaded := range map[string]string{
-		"tasks": "#board .card", "calendar": "#week .entry.task", "document": "#document", "sync": "#google", "audit": "#log tbody tr", "devices": "#devices .card",
+		"tasks": "#board .card", "calendar": "#week .entry.task", "document": "#document", "sync": "#google", "audit": "#log tbody tr", "devices": "#devices .card", "members": "#members tbody tr",
 	} {
 		alice.goTo(view)
 		alice.holds(fmt.Sprintf(`document.querySelectorAll(%q).length > 0`, loaded), view)

@@ -140,6 +140,8 @@ func both(t *testing.T, at devstack.Addresses, view string) (alice, bob *person)
 	alice.send(http.MethodPost, "/members", `{ email: `+quote(email)+`, role: "MEMBER" }`)
 	bob = visit(t, at.HTTP)
 	bob.signIn(email, view)
+	bob.sees("#invitations", "Alice of "+t.Name()+"'s workspace")
+	bob.press("Accept")
 	bob.choose("Alice of " + t.Name() + "'s workspace")
 	return alice, bob
 }

@@ -5,6 +5,7 @@ import { devices } from "./devices.js";
 import { documentView } from "./document.js";
 import { h, paced } from "./dom.js";
 import { language, setLanguage, t, texts } from "./i18n.js";
+import { invitations, members } from "./members.js";
 import { syncView } from "./syncview.js";
 import { tasks } from "./tasks.js";
 
@@ -22,8 +23,8 @@ import { tasks } from "./tasks.js";
  * @property {(work: () => Promise<unknown>) => Promise<void>} attempt says what goes wrong
  */
 
-/** @type {Record<"tasks"|"calendar"|"document"|"sync"|"audit"|"devices", (context: Context) => void>} */
-const views = { tasks, calendar, document: documentView, sync: syncView, audit, devices };
+/** @type {Record<"tasks"|"calendar"|"document"|"sync"|"members"|"audit"|"devices", (context: Context) => void>} */
+const views = { tasks, calendar, document: documentView, sync: syncView, members, audit, devices };
 const names = /** @type {(keyof typeof views)[]} */ (Object.keys(views));
 
 const patience = 300; // milliseconds for a page to become live before it shows anything
@@ -35,6 +36,11 @@ let session;
 let live;
 let workspaceID = localStorage.getItem("workspace") ?? "";
 let view = new AbortController();
+const received = invitations(attempt, async (joined) => {
+  workspaceID = joined;
+  localStorage.setItem("workspace", workspaceID);
+  await refresh();
+});
 
 /** @param {string} text */
 function toast(text, bad = false) {
@@ -80,9 +86,9 @@ const current = () => names.find((name) => location.hash === "#" + name) ?? "tas
 const workspace = () => session.workspaces.find((/** @type {any} */ w) => w.id === workspaceID) ?? session.workspaces[0];
 
 async function refresh() {
-  const before = workspace()?.id;
+  const before = workspace();
   session = await api("/api/auth/session");
-  draw(before !== workspace()?.id);
+  draw(before?.id !== workspace()?.id || before?.role !== workspace()?.role);
 }
 
 /** Draws the frame, and the view anew unless that can stay. */
@@ -107,11 +113,11 @@ function draw(again = true) {
       h("strong", { className: "brand" }, "FDC"), choose, status, h("span", { className: "space" }),
       h("span", { className: "who", title: session.user.email }, session.user.name || session.user.email),
       session.user.systemRole === "SA" && h("a", { href: "/ops" }, t("operators")),
-      languages(draw),
+      languages(() => { received.load(); draw(); }),
       h("button", { type: "button", onclick: () => attempt(signOut) }, t("signOut"))),
     h("nav", { "aria-label": t("views") }, names.map((name) =>
       h("a", { href: "#" + name, "aria-current": name === current() ? "page" : null }, t(name)))),
-    content,
+    received.element, content,
   );
   document.title = `${t(current())} – FDC`;
   if (!again) return;
@@ -188,7 +194,9 @@ async function start() {
   live = connect({
     onEvent: (event) => {
       if (mine.includes(event.type) && (event.userid === session.user.id || event.data.userId === session.user.id)) attempt(refresh);
+      if (event.type.startsWith("fdc.invitation.") && event.userid === session.user.id) received.load();
     },
+    onResync: () => received.load(),
     onStatus: (status) => {
       if (status === "ended") return signedOut(t("ended"));
       const shown = document.getElementById("live");

@@ -29,6 +29,9 @@ export const texts = {
     operators: "Operators",
     reauthAnotherAccount: "Confirm with the Google account that you are signed in with.", reauthCancelled: "You have not been confirmed. Try again.",
     signInProblem: "The sign-in has failed. Try again.",
+    members: "Members", name: "Name", email: "Email address", role: "Role", active: "member", invite: "Invite", invited: "{email} is invited.", invitedUntil: "invited until {time}",
+    resend: "Send again", resent: "Sent again to {email}.", withdraw: "Withdraw", withdrawn: "Invitation withdrawn.", invitations: "Invitations", accept: "Accept", decline: "Decline",
+    invitedBy: "{inviter} invites you to “{workspace}” as {role}.", invitedTo: "You are invited to “{workspace}” as {role}.",
   },
   ja: {
     signIn: "Google でログイン", tagline: "ワークスペース、タスク、カレンダーを Google と同期します。", signOut: "ログアウト",
@@ -59,6 +62,9 @@ export const texts = {
     operators: "運用",
     reauthAnotherAccount: "ログイン中の Google アカウントで確認してください。", reauthCancelled: "確認されませんでした。もう一度お試しください。",
     signInProblem: "ログインに失敗しました。もう一度お試しください。",
+    members: "メンバー", name: "名前", email: "メールアドレス", role: "役割", active: "メンバー", invite: "招待", invited: "{email} を招待しました。", invitedUntil: "招待中 ({time} まで)",
+    resend: "再送", resent: "{email} に再送しました。", withdraw: "取り消す", withdrawn: "招待を取り消しました。", invitations: "招待", accept: "承認", decline: "辞退",
+    invitedBy: "{inviter} さんから「{workspace}」に {role} として招待されています。", invitedTo: "「{workspace}」に {role} として招待されています。",
   },
 };
 
