@@ -42,13 +42,13 @@ func invitationRoutes() []route {
 	const tag = "invitations"
 	return []route{
 		{
-			method: http.MethodPost, path: "/api/workspaces/{id}/members", id: "inviteMember", tag: tag,
+			method: http.MethodPost, path: "/api/workspaces/{id}/members", id: "addMember", tag: tag,
 			summary: "Invite an address. For OWNER and ADMIN; only an OWNER invites an OWNER. Nobody is a member before accepting. " +
 				"A workspace can have 500 members and send 50 invitations a day; invitations expire after 30 days.",
 			body:    jsonBody[NewMember](smallBody),
 			answers: []answer{ok[Invited](http.StatusCreated, "The invitation, the same for users and for unknown addresses.", "Location")},
 			faults:  []int{http.StatusConflict},
-			handle:  (*api).inviteMember,
+			handle:  (*api).addMember,
 		},
 		{
 			method: http.MethodDelete, path: "/api/workspaces/{id}/invitations/{invitationId}", id: "withdrawInvitation", tag: tag,
@@ -95,7 +95,7 @@ func receivedOf(r workspace.Received) Invitation {
 	}
 }
 
-func (a *api) inviteMember(c *call) error {
+func (a *api) addMember(c *call) error {
 	var in NewMember
 	if err := c.decode(&in); err != nil {
 		return err
