@@ -98,7 +98,7 @@ func TestAuditLog(t *testing.T) {
 	}
 
 	require.Equal(t, http.StatusNotFound, bob.get(path).status)
-	alice.takeIn(bob, home, "MEMBER")
+	alice.takeIn(bob, home)
 	require.Equal(t, http.StatusForbidden, bob.get(path).status)
 	alice.send(http.MethodPut, "/api/workspaces/"+home+"/members/"+bob.id(), object{"role": "ADMIN"})
 	require.Equal(t, http.StatusOK, bob.get(path).status)

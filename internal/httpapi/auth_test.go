@@ -404,7 +404,7 @@ func TestRoleChangesRenewTheToken(t *testing.T) {
 	alice, bob := w.signIn("alice"), w.signIn("bob")
 	members := "/api/workspaces/" + alice.home() + "/members"
 	data := "/api/workspaces/" + alice.home() + "/data"
-	alice.takeIn(bob, alice.home(), "MEMBER")
+	alice.takeIn(bob, alice.home())
 	require.Empty(t, bob.get("/api/auth/session").sessionCookies(), "nothing has changed")
 	session := bob.get("/api/auth/session").str("session", "id")
 	conn, status := bob.dial("", nil)
@@ -479,7 +479,7 @@ func TestARenewalThatFailsIsTriedAgain(t *testing.T) {
 	alice, bob := w.signIn("alice"), w.signIn("bob")
 	workspace := "/api/workspaces/" + alice.home()
 	data := workspace + "/data"
-	alice.takeIn(bob, alice.home(), "MEMBER")
+	alice.takeIn(bob, alice.home())
 	require.Equal(t, http.StatusOK, alice.send(http.MethodPut, workspace+"/members/"+bob.id(), object{"role": "ADMIN"}).status)
 	require.Eventually(t, func() bool {
 		return alice.get(data).header.Get("Cache-Status") == "fdc-near; hit"

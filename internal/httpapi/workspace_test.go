@@ -29,7 +29,7 @@ func TestWorkspacesAndMembers(t *testing.T) {
 	require.Equal(t, "Plans 日本", alice.get("/api/workspaces").str("items", 1, "name"))
 	require.Len(t, bob.get("/api/workspaces").field("items"), 1)
 
-	alice.takeIn(bob, made.str("id"), "MEMBER")
+	alice.takeIn(bob, made.str("id"))
 	require.Len(t, bob.get("/api/workspaces").field("items"), 2)
 	alice.send(http.MethodPost, ws+"/members", object{"email": w.email("dave"), "role": "ADMIN"})
 	require.Len(t, alice.get(ws+"/members").field("items"), 3)
@@ -111,7 +111,7 @@ func TestDataFromTheCache(t *testing.T) {
 		require.Equal(t, loaded.text, read.text, "byte for byte what the database gives")
 	}
 
-	alice.takeIn(bob, home, "MEMBER")
+	alice.takeIn(bob, home)
 	require.Contains(t, bob.get(data).header.Get("Cache-Status"), "; hit")
 	require.Equal(t, http.StatusNoContent, alice.send(http.MethodDelete, "/api/workspaces/"+home+"/members/"+bob.id(), nil).status)
 	require.Equal(t, http.StatusNotFound, bob.get(data).status, "no member any more")

@@ -225,11 +225,11 @@ func (w *world) signIn(name string, query ...string) *visitor {
 	return v
 }
 
-// takeIn makes another visitor a member, who accepts an invitation.
-func (v *visitor) takeIn(guest *visitor, workspaceID, role string) {
+// takeIn makes another visitor a MEMBER, who accepts an invitation.
+func (v *visitor) takeIn(guest *visitor, workspaceID string) {
 	v.t.Helper()
 	email := guest.get("/api/auth/session").str("user", "email")
-	invited := v.send(http.MethodPost, "/api/workspaces/"+workspaceID+"/members", object{"email": email, "role": role})
+	invited := v.send(http.MethodPost, "/api/workspaces/"+workspaceID+"/members", object{"email": email, "role": "MEMBER"})
 	require.Equal(v.t, http.StatusCreated, invited.status, invited.text)
 	accepted := guest.send(http.MethodPost, "/api/invitations/"+invited.str("invitationId")+"/accept", nil)
 	require.Equal(v.t, http.StatusOK, accepted.status, accepted.text)

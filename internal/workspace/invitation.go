@@ -110,7 +110,7 @@ func (s *Service) checkInvitable(ctx context.Context, tx pgx.Tx, meta events.Met
 func (s *Service) Resend(ctx context.Context, meta events.Meta, actorID, workspaceID, invitationID string) (Invitation, error) {
 	var invited Invitation
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.manageInvitation(ctx, tx, actorID, workspaceID, invitationID); err != nil {
+		if err := s.manageInvitation(ctx, tx, actorID, workspaceID, invitationID); err != nil {
 			return err
 		}
 		if err := countInvitation(ctx, tx, workspaceID); err != nil {
@@ -134,7 +134,7 @@ func (s *Service) Resend(ctx context.Context, meta events.Meta, actorID, workspa
 // Withdraw ends an open invitation.
 func (s *Service) Withdraw(ctx context.Context, meta events.Meta, actorID, workspaceID, invitationID string) error {
 	err := s.outbox.Tx(ctx, func(tx pgx.Tx) error {
-		if _, err := s.manageInvitation(ctx, tx, actorID, workspaceID, invitationID); err != nil {
+		if err := s.manageInvitation(ctx, tx, actorID, workspaceID, invitationID); err != nil {
 			return err
 		}
 		list, err := deleteInvitations(ctx, tx, `i.id = $1`, invitationID)
@@ -149,26 +149,26 @@ func (s *Service) Withdraw(ctx context.Context, meta events.Meta, actorID, works
 	return about("withdraw invitation "+invitationID, workspaceID, err)
 }
 
-// manageInvitation locks the workspace and finds an open invitation of it that the actor may change.
-func (s *Service) manageInvitation(ctx context.Context, tx pgx.Tx, actorID, workspaceID, invitationID string) (invitationRow, error) {
+// manageInvitation locks the workspace and refuses what is no open invitation of it that the actor may change.
+func (s *Service) manageInvitation(ctx context.Context, tx pgx.Tx, actorID, workspaceID, invitationID string) error {
 	actor, err := s.Role(ctx, tx, actorID, workspaceID)
 	if err != nil {
-		return invitationRow{}, err
+		return err
 	}
 	if !mayManage(actor, RoleMember) { // nobody without the right waits for the lock
-		return invitationRow{}, forbidden(mayNotInvite)
+		return forbidden(mayNotInvite)
 	}
 	if actor, err = lockedRole(ctx, tx, actorID, workspaceID); err != nil {
-		return invitationRow{}, err
+		return err
 	}
 	if !events.ValidID(invitationID) {
-		return invitationRow{}, fault.Missing("invitation")
+		return fault.Missing("invitation")
 	}
 	row, err := findInvitation(ctx, tx, workspaceID, invitationID)
 	if err == nil && !mayManage(actor, row.Role) {
-		err = forbidden(mayNotInvite)
+		return forbidden(mayNotInvite)
 	}
-	return row, err
+	return err
 }
 
 // Received lists the open invitations to the user's address, oldest first, 1,000 at most.

@@ -207,12 +207,14 @@ func TestInvitationsOfWhoMayNotInviteEnd(t *testing.T) {
 	require.Equal(t, []workspace.Invitation{other}, invitations)
 }
 
-// races runs act n times at once and returns how often it succeeded; each other outcome is code.
-func races(t *testing.T, n int, code string, act func(i int) error) (done int) {
+const atOnce = 6
+
+// races runs act atOnce times at once and returns how often it succeeded; each other outcome is code.
+func races(t *testing.T, code string, act func(i int) error) (done int) {
 	t.Helper()
-	errs := make([]error, n)
+	errs := make([]error, atOnce)
 	var wg sync.WaitGroup
-	for i := range n {
+	for i := range atOnce {
 		wg.Go(func() { errs[i] = act(i) })
 	}
 	wg.Wait()
@@ -231,7 +233,6 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	o := open(t)
 	alice := o.user(t, "alice@example.com")
-	const atOnce = 6
 	// workspaces are n of another user's.
 	workspaces := func(n int, owner string) {
 		o.fill(t, `
@@ -242,7 +243,7 @@ func TestLimits(t *testing.T) {
 	t.Run("owned workspaces", func(t *testing.T) {
 		bob := o.user(t, "owner@example.com")
 		workspaces(workspace.MaxOwned-2, bob)
-		require.Equal(t, 2, races(t, atOnce, "too-many-owned", func(int) error {
+		require.Equal(t, 2, races(t, "too-many-owned", func(int) error {
 			_, err := o.Create(t.Context(), by(bob), bob, "x")
 			return err
 		}))
@@ -262,7 +263,7 @@ func TestLimits(t *testing.T) {
 		for i := range invited {
 			invited[i] = o.invite(t, alice, o.makeQuietly(t, alice), "member@example.com", workspace.RoleMember)
 		}
-		require.Equal(t, 2, races(t, atOnce, "too-many-memberships", func(i int) error {
+		require.Equal(t, 2, races(t, "too-many-memberships", func(i int) error {
 			_, err := o.Accept(t.Context(), by(bob), bob, invited[i].ID)
 			return err
 		}))
@@ -277,7 +278,7 @@ func TestLimits(t *testing.T) {
 		o.fill(t, `
 			WITH made AS (INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'm' || n || '@example.com', 'm' || n FROM generate_series(1, $1::int) n RETURNING id)
 			INSERT INTO workspace_members (workspace_id, user_id, role) SELECT $2, id, 'MEMBER' FROM made`, workspace.MaxMembers-3, w)
-		require.Equal(t, 2, races(t, atOnce, "too-many-members", func(i int) error {
+		require.Equal(t, 2, races(t, "too-many-members", func(i int) error {
 			_, err := o.Invite(t.Context(), by(alice), alice, w, fmt.Sprintf("full%d@example.com", i), workspace.RoleMember)
 			return err
 		}))
@@ -292,7 +293,7 @@ func TestLimits(t *testing.T) {
 	t.Run("invitations a day", func(t *testing.T) {
 		w := o.makeQuietly(t, alice)
 		o.fill(t, `UPDATE workspaces SET invitations_sent = $2, invitations_day = (now() AT TIME ZONE 'UTC')::date WHERE id = $1`, w, workspace.MaxInvitations-2)
-		require.Equal(t, 2, races(t, atOnce, "too-many-invitations", func(i int) error {
+		require.Equal(t, 2, races(t, "too-many-invitations", func(i int) error {
 			_, err := o.Invite(t.Context(), by(alice), alice, w, fmt.Sprintf("day%d@example.com", i), workspace.RoleMember)
 			return err
 		}))
