@@ -16,6 +16,7 @@ import (
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/seal"
 	"fdc/internal/workspace"
 )
 
@@ -29,8 +30,12 @@ func TestDocumentTruth(t *testing.T) {
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
 	workspaces := workspace.New(outbox.New(db.Pool, nil))
+	sealKeys, err := seal.ParseKeys(seal.NewKey("v1"))
+	require.NoError(t, err)
+	signer, err := sealKeys.Signer("cache")
+	require.NoError(t, err)
 	documents, err := httpapi.NewDocuments(workspaces, nearcache.Config{
-		KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+		KV: kv, Signer: signer, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	owner := events.NewID()

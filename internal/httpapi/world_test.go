@@ -138,7 +138,9 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	near := func(bucket string) nearcache.Config {
 		kv, err := bus.BindBucket(tb.Context(), js, bucket, nil)
 		require.NoError(tb, err)
-		return nearcache.Config{KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: quiet, Metrics: w.metrics}
+		signer, err := keys.Signer("cache")
+		require.NoError(tb, err)
+		return nearcache.Config{KV: kv, Signer: signer, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: quiet, Metrics: w.metrics}
 	}
 	documents, err := httpapi.NewDocuments(workspaces, near(bus.WorkspaceData))
 	require.NoError(tb, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -53,7 +54,7 @@ func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes 
 	n := &node{workspaces: workspace.New(ob), kv: kv, metrics: prometheus.NewRegistry(), nc: nc, js: js}
 	n.Service = identity.New(ob, n.workspaces, gsync.Access{})
 	n.cache, err = identity.NewCache(db.Pool, nearcache.Config{
-		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.Nop(), Metrics: n.metrics,
+		KV: kv, Signer: signer, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.Nop(), Metrics: n.metrics,
 	})
 	require.NoError(tb, err)
 	n.UseCache(n.cache, func() bool { return true })
@@ -67,6 +68,19 @@ func startNode(tb testing.TB, db *pgtest.DB, server *embednats.Server, maxBytes 
 	require.Eventually(tb, n.cache.Live, patience, time.Millisecond)
 	return n
 }
+
+// signer is every node's.
+var signer = func() *seal.Signer {
+	keys, err := seal.ParseKeys(seal.NewKey("v1"))
+	if err != nil {
+		panic(err)
+	}
+	s, err := keys.Signer("cache")
+	if err != nil {
+		panic(err)
+	}
+	return s
+}()
 
 // loads is how many sessions the node has read from the database.
 func (n *node) loads(tb testing.TB) int {
@@ -305,6 +319,55 @@ func TestTheTruthAboutSessions(t *testing.T) {
 	rows, err = truth(t.Context(), []string{key})
 	require.NoError(t, err)
 	require.Empty(t, rows)
+}
+
+// The password of a user of NATS, whichever, makes nobody an operator: a session that somebody else than an api wrote into the
+// bucket is no session.
+func TestNoPasswordOfNATSMakesASession(t *testing.T) {
+	t.Parallel()
+	db, server := pgtest.New(t), natstest.Provisioned(t)
+	n := startNode(t, db, server, 1<<20)
+	token, alice, err := n.SignIn(t.Context(), meta, person("alice"))
+	require.NoError(t, err)
+	written := 0
+	for _, user := range []string{"provision", bus.CacheInvalidator, "api", bus.Syncer, bus.AuditArchiver, "ops"} {
+		denied := make(chan struct{}, 1)
+		nc := natstest.Connect(t, server, user, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) { denied <- struct{}{} }))
+		for _, forged := range []string{token.Reveal(), "a token that nobody was given " + user} {
+			session := alice
+			session.User.SystemRole = events.SystemRoleAdmin
+			body, err := json.Marshal(session)
+			require.NoError(t, err)
+			key := cacheKey(seal.Secret(forged))
+			header := []byte{1, 0, 0, 0, 0, 0, 1, 0, 0}
+			for _, entry := range [][]byte{
+				append(header, body...),
+				append(append([]byte{3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, make([]byte, 36)...), body...),
+			} {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				go func() {
+					select {
+					case <-denied:
+						cancel()
+					case <-ctx.Done():
+					}
+				}()
+				_, err := nc.RequestWithContext(ctx, "$KV.sessions."+key, entry) // the answer says that the bucket has it
+				cancel()
+				if err == nil {
+					written++
+				}
+				found, err := n.Authenticate(t.Context(), forged)
+				if forged == token.Reveal() {
+					require.NoError(t, err)
+					require.Equal(t, events.SystemRoleUser, found.User.SystemRole, user)
+				} else {
+					requireKind(t, fault.Unauthenticated, err)
+				}
+			}
+		}
+	}
+	require.GreaterOrEqual(t, written, 3*4, "the attack was not made by all who may write")
 }
 
 // A session that is over by the clock is over, whatever is cached.

@@ -182,7 +182,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	users := identity.New(b.Outbox, workspaces, gsync.Access{})
 	var documents *httpapi.Documents
 	if !c.NoDocuments {
-		near, err := nearConfig(ctx, b, r, bus.WorkspaceData)
+		near, err := nearConfig(ctx, b, r, keys, bus.WorkspaceData)
 		if err == nil {
 			documents, err = httpapi.NewDocuments(workspaces, near)
 		}
@@ -192,7 +192,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 	}
 	var sessions *identity.Cache
 	if !c.NoSessions {
-		near, err := nearConfig(ctx, b, r, bus.Sessions)
+		near, err := nearConfig(ctx, b, r, keys, bus.Sessions)
 		if err == nil {
 			sessions, err = identity.NewCache(b.Pool, near)
 		}
@@ -271,9 +271,15 @@ func runHub(ctx context.Context, hub *push.Hub, grace time.Duration) error {
 const nearBytes = 64 << 20
 
 // nearConfig is what a cache of a bucket needs.
-func nearConfig(ctx context.Context, b *Backends, r Runtime, bucket string) (nearcache.Config, error) {
+func nearConfig(ctx context.Context, b *Backends, r Runtime, keys *seal.Keys, bucket string) (nearcache.Config, error) {
+	signer, err := keys.Signer("cache")
+	if err != nil {
+		return nearcache.Config{}, err
+	}
 	kv, err := bus.BindBucket(ctx, b.JS, bucket, r.Waiting)
-	return nearcache.Config{KV: kv, JS: b.JS, NATS: b.NATS, MaxBytes: nearBytes, Log: r.Log, Metrics: r.Admin.Metrics}, err
+	return nearcache.Config{
+		KV: kv, Signer: signer, JS: b.JS, NATS: b.NATS, MaxBytes: nearBytes, Log: r.Log, Metrics: r.Admin.Metrics,
+	}, err
 }
 
 // lateOutbox is the age at which the outbox counts as not draining.

@@ -21,6 +21,7 @@ import (
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
+	"fdc/internal/platform/seal"
 	"fdc/internal/service"
 	"fdc/internal/workspace"
 )
@@ -45,8 +46,12 @@ func TestTheInvalidatorPutsTheBucketRight(t *testing.T) {
 	meta := events.Meta{Source: "/fdc/api", ActorID: owner, UserID: owner}
 	home, err := workspaces.Create(t.Context(), meta, owner, "Home")
 	require.NoError(t, err)
+	keys, err := seal.ParseKeys(seal.NewKey("v1"))
+	require.NoError(t, err)
+	signer, err := keys.Signer("cache")
+	require.NoError(t, err)
 	documents, err := httpapi.NewDocuments(workspaces, nearcache.Config{
-		KV: kv, JS: js, NATS: apiNATS, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+		KV: kv, Signer: signer, JS: js, NATS: apiNATS, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	put := func(data string) {
@@ -86,8 +91,9 @@ func TestTheInvalidatorPutsTheBucketRight(t *testing.T) {
 	require.Zero(t, count(t, metrics, "cache_inconsistency_total", "1s"))
 	require.Equal(t, first, entry(), "it was true")
 
-	_, err = kv.Put(t.Context(), home.ID, nearcache.Entry{Version: 2, Data: []byte(`{}`)}.Encode())
+	stored, err := nearcache.NewSignedBucket(kv, signer).PutIfNewer(t.Context(), home.ID, nearcache.Entry{Version: 2, Data: []byte(`{}`)})
 	require.NoError(t, err)
+	require.True(t, stored)
 	put(`{"a":2}`)
 	require.Eventually(t, func() bool { return count(t, metrics, "cache_inconsistency_total", "1s") == 1 }, patience, 5*time.Millisecond)
 	require.Eventually(t, func() bool { return entry().Tombstone }, patience, 5*time.Millisecond)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"fdc/internal/platform/fault"
+	"fdc/internal/platform/seal"
 )
 
 const (
@@ -79,6 +80,7 @@ type Decode[V any] func(data []byte) (value V, size int, err error)
 // Config is what a Cache needs. Everything is required.
 type Config struct {
 	KV       jetstream.KeyValue // its name is the cache's, in metrics and logs
+	Signer   *seal.Signer       // of the values in the bucket: one without a valid signature is no value
 	JS       jetstream.JetStream
 	NATS     *nats.Conn
 	MaxBytes uint64 // of the near layer
@@ -151,6 +153,9 @@ type flight[V any] struct {
 // New returns a Cache and registers its metrics.
 func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 	name := c.KV.Bucket()
+	if c.Signer == nil {
+		return nil, fmt.Errorf("make cache %s: no signer", name)
+	}
 	near, err := otter.New(&otter.Options[string, *item[V]]{
 		MaximumWeight: c.MaxBytes,
 		Weigher: func(key string, i *item[V]) uint32 {
@@ -161,7 +166,7 @@ func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("make near cache %s: %w", name, err)
 	}
 	cache := &Cache[V]{
-		Config: c, load: load, decode: decode, name: name, bucket: NewBucket(c.KV), node: cryptorand.Text(), begun: time.Now(), near: near,
+		Config: c, load: load, decode: decode, name: name, bucket: NewSignedBucket(c.KV, c.Signer), node: cryptorand.Text(), begun: time.Now(), near: near,
 		limits:  limits{read: readTimeout, write: writeTimeout},
 		flights: map[string]*flight[V]{}, owed: map[string]int64{}, served: map[Layer]prometheus.Counter{},
 	}
@@ -171,7 +176,7 @@ func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 	for _, layer := range []Layer{Near, KV, DB, Bypass} {
 		cache.served[layer] = requests.WithLabelValues(string(layer))
 	}
-	c.Metrics.MustRegister(requests, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	c.Metrics.MustRegister(cache.bucket.rejected, requests, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "nearcache_beat_age_seconds", ConstLabels: prometheus.Labels{"cache": name},
 		Help: "Age of the newest beat that the watch brought back; the near layer serves below 3. -1: none yet.",
 	}, cache.beatAge))
@@ -214,7 +219,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string, atLeast int64) (Value[V]
 // that older ones are outdated; other nodes may serve the version before until they are told so (see the package).
 func (c *Cache[V]) Put(ctx context.Context, key string, version int64, data []byte) error {
 	e := Entry{Version: version, Data: data}
-	if headerSize+len(data) > maxEntry {
+	if signedSize+len(data) > maxEntry {
 		e = Entry{Version: version - 1, Tombstone: true}
 	}
 	c.expect(key, e.current())
@@ -416,19 +421,17 @@ func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int
 	doubted := uint64(0)
 	asked := false
 	if c.reachable() {
-		var e Entry
-		var revision uint64
-		var found bool
+		var e stored
 		err := c.within(ctx, c.limits.read, func(ctx context.Context) (err error) {
-			e, revision, found, err = c.bucket.load(ctx, key)
+			e, err = c.bucket.load(ctx, key)
 			return err
 		})
 		asked = c.answered(err)
 		believed := false
 		if t := c.trusted.Load(); t != nil && t.reconnects == c.NATS.Stats().Reconnects {
-			doubted, believed = t.since, revision > t.since
+			doubted, believed = t.since, e.revision > t.since
 		}
-		if asked && found && believed && !e.Tombstone && e.Version >= max(fence, f.want) {
+		if asked && e.found && e.fresh && believed && !e.Tombstone && e.Version >= max(fence, f.want) {
 			if value, size, err := c.decode(e.Data); err == nil {
 				return Value[V]{e.Version, value, KV}, size, nil
 			}
@@ -442,7 +445,7 @@ func (c *Cache[V]) read(ctx context.Context, key string, f *flight[V], fence int
 	if err != nil {
 		return Value[V]{}, 0, fmt.Errorf("load %s/%s: %w", c.name, key, err)
 	}
-	if headerSize+len(data) > maxEntry {
+	if signedSize+len(data) > maxEntry {
 		return Value[V]{version, value, Bypass}, size, nil
 	}
 	if asked {

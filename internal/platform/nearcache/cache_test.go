@@ -22,6 +22,7 @@ import (
 	"fdc/internal/devstack/testenv"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/nearcache"
+	"fdc/internal/platform/seal"
 )
 
 // patience bounds what takes milliseconds on a machine that has nothing else to do.
@@ -30,6 +31,30 @@ const patience = 2 * time.Minute
 func TestMain(m *testing.M) {
 	testenv.Parallel(6) // they wait for timeouts
 	m.Run()
+}
+
+// signer is every api's.
+var signer = newSigner()
+
+// newSigner returns a Signer of the first of new keys and of the others.
+func newSigner(others ...seal.Secret) *seal.Signer {
+	list := seal.NewKey("new")
+	for _, other := range others {
+		list += "," + other
+	}
+	return signerOf(list)
+}
+
+func signerOf(list seal.Secret) *seal.Signer {
+	keys, err := seal.ParseKeys(list)
+	if err != nil {
+		panic(err)
+	}
+	s, err := keys.Signer("cache")
+	if err != nil {
+		panic(err)
+	}
+	return s
 }
 
 type (
@@ -103,12 +128,19 @@ func start(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, wa
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
 	c, err := nearcache.New(nearcache.Config{
-		KV: kv, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.New(io.MultiWriter(log...)), Metrics: prometheus.NewRegistry(),
+		KV: kv, Signer: signer, JS: js, NATS: nc, MaxBytes: maxBytes, Log: zerolog.New(io.MultiWriter(log...)),
+		Metrics: prometheus.NewRegistry(),
 	}, load, decode)
 	require.NoError(t, err)
 	if wait > 0 {
 		c.Wait(wait)
 	}
+	runCache(t, c)
+	return c
+}
+
+func runCache(t *testing.T, c *cache) {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -120,7 +152,6 @@ func start(t *testing.T, nc *nats.Conn, load nearcache.Load, maxBytes uint64, wa
 		<-ended
 	})
 	awaitLive(t, c)
-	return c
 }
 
 // proxied is a connection that the proxy can break.
@@ -211,7 +242,7 @@ func TestOldEntriesAreDoubted(t *testing.T) {
 	require.NoError(t, err)
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
-	bucket := nearcache.NewBucket(kv)
+	bucket := nearcache.NewSignedBucket(kv, signer)
 	rows := newTable()
 	for _, key := range []string{"true", "outdated"} {
 		_, err = bucket.PutIfNewer(t.Context(), key, nearcache.Entry{Version: 0, Data: data(0)})
@@ -396,7 +427,7 @@ func TestASlowWriterFindsTheBucketEmpty(t *testing.T) {
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
 	slow := func() {
-		_, err := nearcache.NewBucket(kv).PutIfNewer(t.Context(), "k", nearcache.Entry{Version: 0, Data: data(0)})
+		_, err := nearcache.NewSignedBucket(kv, signer).PutIfNewer(t.Context(), "k", nearcache.Entry{Version: 0, Data: data(0)})
 		require.NoError(t, err)
 	}
 	beyond := func() { // the near layer, which never shows the old version either
@@ -442,7 +473,7 @@ func TestVersionsNeverGoBack(t *testing.T) {
 	require.NoError(t, err)
 	kv, err := bus.BindBucket(t.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(t, err)
-	bucket := nearcache.NewBucket(kv)
+	bucket := nearcache.NewSignedBucket(kv, signer)
 	keys := make([]string, 12)
 	for i := range keys {
 		keys[i] = "k" + strconv.Itoa(i)

@@ -8,6 +8,11 @@
 // Deleting and filling again can't give that: a slow fill would bring back what was deleted. A tombstone of version V
 // withdraws V and fences every fill of V and older ones; V+1 takes its place.
 //
+// A value carries an HMAC-SHA-256 over bucket, key, version, time and data, with a key that only the api has (Config.Signer). The
+// signature is verified when a value enters the in-process layer, not when it is served from there. A value without a valid
+// signature, or with one that is older than 5 minutes, is treated as missing and counted (cache_unsigned_total). Tombstones are not
+// signed, because the cache-invalidator, which has no key, writes them: all that a forged one does is send readers to the database.
+//
 // # The cache
 //
 // Cache reads from the near layer, else the bucket (its leader), else the database, once for all who ask at one moment on a
@@ -53,7 +58,7 @@
 // finds out. A writer that can't reach the bucket waits 1.5 s at most; until the bucket takes it the node remembers the version
 // (10,000 keys), serves nothing older and repeats the withdrawal each second. If that node ends meanwhile, other nodes whose
 // watch works serve the version before until the invalidator has handled the event, or until the entry expires. The database
-// away too: the loader's error; never an old answer. An entry that can't be read or decoded is no entry. A bucket that lost
+// away too: the loader's error; never an old answer. An entry that can't be read, decoded or verified is no entry. A bucket that lost
 // its content is an empty cache, not a wrong one. A database that was restored from a backup is believed; its keys are not
 // kept until their entries in the bucket have expired.
 //
@@ -61,4 +66,8 @@
 // started, or before an outage: that may have been outdated meanwhile by somebody who could not say so, and a server that ended
 // badly may have come back without its newest entries. Until a key is written again, the database is asked, and what is loaded
 // is written again.
+//
+// Whoever has a password of NATS that may write the bucket can keep keys out of it, with tombstones of high versions, until they expire.
+// They can also write an old entry again: nodes that know a newer version ignore it, others serve it until its signature is 5 minutes
+// old. Without such a write an entry lives as long, when no invalidation reaches the bucket.
 package nearcache

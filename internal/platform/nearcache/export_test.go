@@ -3,7 +3,14 @@ package nearcache
 import (
 	"context"
 	"time"
+
+	"fdc/internal/platform/seal"
 )
+
+// Encode is what a writer with that key stores, at that time, under a key of a bucket.
+func (e Entry) Encode(signer *seal.Signer, bucket, key string, at time.Time) ([]byte, error) {
+	return e.encode(signer, bucket, key, at)
+}
 
 // Check makes the checks that are due at the given time.
 func (m *Monitor) Check(ctx context.Context, now time.Time) error { return m.check(ctx, now) }

@@ -93,7 +93,9 @@ func (w *watched) tell(ctx context.Context, key string, version int64) error {
 // force writes past the rules.
 func (w *watched) force(t *testing.T, key string, e nearcache.Entry) {
 	t.Helper()
-	_, err := w.kv.Put(t.Context(), key, e.Encode())
+	encoded, err := e.Encode(signer, w.kv.Bucket(), key, time.Now())
+	require.NoError(t, err)
+	_, err = w.kv.Put(t.Context(), key, encoded)
 	require.NoError(t, err)
 }
 

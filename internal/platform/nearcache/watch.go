@@ -184,13 +184,20 @@ func (c *Cache[V]) consumer(ctx context.Context, prefix string) (jetstream.Consu
 	return consumer, nil
 }
 
-// apply takes over what was written to the bucket.
-func (c *Cache[V]) apply(key string, stored []byte) {
-	e, err := DecodeEntry(stored)
+// apply takes over what was written to the bucket. A value is verified only when it may replace one here, or outdate a read.
+func (c *Cache[V]) apply(key string, encoded []byte) {
+	e, err := DecodeEntry(encoded)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, reached := c.known(key)
-	if err != nil { // expired, or purged by an operator
+	fresh := true
+	if err != nil || !e.Tombstone {
+		if err == nil && c.flights[key] == nil && (old == nil || old.gone != nil || old.version >= e.Version) {
+			return
+		}
+		e, fresh, err = c.bucket.open(key, encoded)
+	}
+	if err != nil || !fresh { // expired, purged by an operator, or forged: what it replaced is not known
 		c.leave(key, old, reached)
 		return
 	}

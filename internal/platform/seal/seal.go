@@ -16,6 +16,7 @@ import (
 type Keys struct {
 	current string
 	ciphers map[string]cipher.AEAD
+	secrets [][]byte // in the order of the list
 }
 
 // ParseKeys reads MASTER_ENCRYPTION_KEYS: "v2:BASE64,v1:BASE64", 32 bytes each. The first seals, all open.
@@ -42,6 +43,7 @@ func ParseKeys(list Secret) (*Keys, error) {
 			return nil, fmt.Errorf("key %s: %w", version, err)
 		}
 		k.ciphers[version] = aead
+		k.secrets = append(k.secrets, key)
 		if k.current == "" {
 			k.current = version
 		}

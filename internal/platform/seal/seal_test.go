@@ -40,6 +40,29 @@ func TestRotation(t *testing.T) {
 	require.ErrorContains(t, err, "v2")
 }
 
+func TestSignature(t *testing.T) {
+	t.Parallel()
+	signer := func(list seal.Secret, purpose string) *seal.Signer {
+		s, err := keys(t, list).Signer(purpose)
+		require.NoError(t, err)
+		return s
+	}
+	v1, v2 := seal.NewKey("v1"), seal.NewKey("v2")
+	first := signer(v1, "p")
+	signature := first.Sign([]byte("ab"), []byte("c"))
+	require.Len(t, signature, seal.SignatureSize)
+	require.True(t, first.Valid(signature, []byte("ab"), []byte("c")))
+	require.False(t, first.Valid(signature, []byte("a"), []byte("bc")), "where a part ends is signed")
+	require.False(t, first.Valid(signature, []byte("ab"), []byte("c"), nil))
+	require.False(t, first.Valid(nil, []byte("ab"), []byte("c")))
+	require.False(t, signer(v1, "q").Valid(signature, []byte("ab"), []byte("c")), "another purpose is another key")
+
+	both := signer(v2+","+v1, "p")
+	require.True(t, both.Valid(signature, []byte("ab"), []byte("c")), "keys that no longer sign still verify")
+	require.False(t, first.Valid(both.Sign([]byte("ab"), []byte("c")), []byte("ab"), []byte("c")), "the first key signs")
+	require.False(t, signer(v2, "p").Valid(signature, []byte("ab"), []byte("c")), "a key that left the list verifies nothing")
+}
+
 func TestMalformedKeysAreRefusedWithoutShowingThem(t *testing.T) {
 	t.Parallel()
 	for _, list := range []string{"", "v1", "v1:", "v1:c2VjcmV0", ":abc", "v1:" + "!!secret!!", string(seal.NewKey("v1") + "," + seal.NewKey("v1"))} {
