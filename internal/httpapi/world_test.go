@@ -56,6 +56,7 @@ type world struct {
 	metrics *prometheus.Registry
 	js      jetstream.JetStream // of the user provision
 	doc     *contract
+	handler http.Handler // of the API, for a test that has to stay on its own thread
 
 	identity *identity.Service // the API's own
 
@@ -168,7 +169,8 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	for _, f := range change {
 		f(&config)
 	}
-	api.Config = httpapi.NewServer(httpapi.New(config), quiet)
+	w.handler = httpapi.New(config)
+	api.Config = httpapi.NewServer(w.handler, quiet)
 	api.Start()
 	w.url = api.URL
 

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"math/big"
@@ -23,6 +24,9 @@ const (
 // maxPointer is how long the pointer to a wrong place gets.
 const maxPointer = 1000
 
+// enough changed names are one more than an event lists: it then says "everything".
+const enough = 101
+
 // searchable is how many members are searched one by one for a name.
 const searchable = 16
 
@@ -41,15 +45,6 @@ type entry struct {
 }
 
 func (v value) isNull() bool { return string(v.raw) == "null" }
-
-func (v value) member(name []byte) (value, bool) {
-	for i := range v.members {
-		if bytes.Equal(v.members[i].name, name) {
-			return v.members[i].value, true
-		}
-	}
-	return value{}, false
-}
 
 // append writes v without insignificant white space.
 func (v value) append(dst []byte) []byte {
@@ -116,17 +111,34 @@ func merge(target, patch value) value {
 	return merged
 }
 
-// changedNames lists the members of the patch that are not the same in both documents.
-func changedNames(before, after, patch value) []string {
+// changedNames lists members of the patch that differ between the two documents, at most enough of them. It takes time
+// linear in the size of its arguments and ends with the context's error when that has ended.
+func changedNames(ctx context.Context, before, after, patch value) ([]string, error) {
+	was, is := before.byName(), after.byName()
 	var names []string
 	for _, m := range patch.members {
-		b, had := before.member(m.name)
-		a, has := after.member(m.name)
-		if had != has || had && !same(b, a) {
-			names = append(names, string(m.name))
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		b, had := was[string(m.name)]
+		a, has := is[string(m.name)]
+		if had == has && (!had || same(b, a)) {
+			continue
+		}
+		if names = append(names, string(m.name)); len(names) == enough {
+			break
 		}
 	}
-	return names
+	return names, nil
+}
+
+// byName indexes an object's members.
+func (v value) byName() map[string]value {
+	members := make(map[string]value, len(v.members))
+	for _, m := range v.members {
+		members[string(m.name)] = m.value
+	}
+	return members
 }
 
 // same reports whether two values mean the same: the order of members and the spelling of strings and numbers don't count.

@@ -1,6 +1,7 @@
 package workspace
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"strconv"
@@ -82,8 +83,32 @@ func TestChangedNames(t *testing.T) {
 		`{"new":{}}`:              {"new"},
 	} {
 		b, p := parsed(t, before), parsed(t, patch)
-		require.Equal(t, want, changedNames(b, merge(b, p), p), patch)
+		got, err := changedNames(t.Context(), b, merge(b, p), p)
+		require.NoError(t, err)
+		require.Equal(t, want, got, patch)
 	}
+}
+
+// An event lists at most 100 names, so the comparison ends at the next one.
+func TestChangedNamesStopsWhenItHasEnough(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	for i := range 3 * enough {
+		text.WriteString(`,"k` + strconv.Itoa(i) + `":0`)
+	}
+	patch := parsed(t, "{"+text.String()[1:]+"}")
+	names, err := changedNames(t.Context(), value{object: true}, patch, patch)
+	require.NoError(t, err)
+	require.Len(t, names, enough)
+}
+
+func TestChangedNamesEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	v := parsed(t, `{"a":1}`)
+	_, err := changedNames(ctx, v, v, v)
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestParseRefuses(t *testing.T) {
@@ -193,8 +218,11 @@ func FuzzMerge(f *testing.F) {
 		if string(again.append(nil)) != string(text) {
 			t.Fatalf("%q + %q twice = %q, once %q", target, patch, again.append(nil), text)
 		}
-		if pv.object && len(changedNames(merged, again, pv)) > 0 {
-			t.Fatalf("%q + %q: the second time changed %v", target, patch, changedNames(merged, again, pv))
+		if !pv.object {
+			return
+		}
+		if names, err := changedNames(t.Context(), merged, again, pv); err != nil || len(names) > 0 {
+			t.Fatalf("%q + %q: the second time changed %v (%v)", target, patch, names, err)
 		}
 	})
 }
@@ -264,7 +292,8 @@ func BenchmarkMerge(b *testing.B) {
 			b.Fatal(err)
 		}
 		after := merge(before, change)
-		if len(changedNames(before, after, change)) != 1 || len(after.append(nil)) == 0 {
+		names, err := changedNames(b.Context(), before, after, change)
+		if err != nil || len(names) != 1 || len(after.append(nil)) == 0 {
 			b.Fatal("no change")
 		}
 	}

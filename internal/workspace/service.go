@@ -363,9 +363,9 @@ func (s *Service) PatchData(ctx context.Context, meta events.Meta, userID, works
 			return err
 		}
 		after := merge(before, change)
-		changed := changedNames(before, after, change)
-		if len(changed) == 0 {
-			return nil
+		changed, err := changedNames(ctx, before, after, change)
+		if err != nil || len(changed) == 0 {
+			return err
 		}
 		if doc.Data, err = encode(after, change.expansion); err != nil {
 			return err

@@ -187,7 +187,7 @@ type replacement struct {
 	Data         []byte
 	Version      *int64
 	LastModified *time.Time
-	Changed      []string // the names of the members that differ, as many as events take and one more
+	Changed      []string // the names of the members that differ, at most enough
 }
 
 // replaceDocument does in one round trip what a PUT needs: the right to write, the lock, the expectation, the comparison
@@ -209,9 +209,9 @@ func replaceDocument(ctx context.Context, tx pgx.Tx, userID, workspaceID string,
 		SELECT old.version AS current, new.data, new.version, new.last_modified, ARRAY(
 			SELECT name FROM jsonb_each(old.data) o (name, was) FULL JOIN jsonb_each($3) n (name, becomes) USING (name)
 			WHERE was IS DISTINCT FROM becomes
-			LIMIT 101
+			LIMIT $6
 		) AS changed
-		FROM old LEFT JOIN new ON true`, workspaceID, userID, data, want.Version, want.IfMatch)
+		FROM old LEFT JOIN new ON true`, workspaceID, userID, data, want.Version, want.IfMatch, enough)
 	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[replacement])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return replacement{}, fault.Missing("workspace")
