@@ -274,6 +274,38 @@ func TestDetachedMonthHoldsUpNobodyElse(t *testing.T) {
 	require.Positive(t, list[0].Bytes)
 }
 
+// A month in the archive takes no late event, also while its table still waits to be dropped: the event goes aside at once, and says
+// what to do. It is not retried until its attempts are used up.
+func TestALateEventOfAnArchivedMonthGoesAsideAtOnce(t *testing.T) {
+	t.Parallel()
+	db := ensured(t)
+	w := newWriter(t, db.Pool)
+	old := time.Date(2023, time.May, 3, 0, 0, 0, 0, time.UTC)
+	require.NoError(t, w.HandleBatch(t.Context(), deliveries(taskEvent(old))))
+	for _, sql := range []string{
+		`ALTER TABLE audit_logs DETACH PARTITION audit_logs_2023_05`,
+		`INSERT INTO audit_archives (sequence, month, manifest, signature) VALUES (1, '2023-05', '{"rows":1,"bytes":1}', '')`,
+	} {
+		_, err := db.Pool.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	for n, drop := range []string{`SELECT`, `DROP TABLE audit_logs_2023_05`} {
+		_, err := db.Pool.Exec(t.Context(), drop)
+		require.NoError(t, err)
+		require.NoError(t, w.HandleBatch(t.Context(), deliveries(taskEvent(old), taskEvent(time.Time{}))))
+		require.InDelta(t, n+1, testutil.ToFloat64(w.rejected), 0)
+		require.Equal(t, n+1, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
+	}
+}
+
+// The ping writes and leaves nothing.
+func TestALogThatCanBeWrittenAnswersThePing(t *testing.T) {
+	t.Parallel()
+	db := ensured(t)
+	require.NoError(t, newWriter(t, db.Pool).Ping(t.Context()))
+	require.Zero(t, count(t, db.Pool, `SELECT count(*) FROM audit_logs`))
+}
+
 func TestTroubleOfTheDatabaseIsHeld(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*testing.T, *pgtest.DB) *pgxpool.Pool{
@@ -312,6 +344,9 @@ func TestTroubleOfTheDatabaseIsHeld(t *testing.T) {
 			err := w.HandleBatch(t.Context(), deliveries(taskEvent(time.Time{}), taskEvent(time.Time{})))
 			require.Equal(t, fault.Unavailable, fault.KindOf(err), "%v", err)
 			require.Zero(t, testutil.ToFloat64(w.rejected))
+			if name != "closed" { // only a connection was
+				require.Error(t, w.Ping(t.Context()), "the worker would count attempts")
+			}
 		})
 	}
 }

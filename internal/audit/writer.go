@@ -7,11 +7,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"fdc/events"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/worker"
@@ -83,6 +87,23 @@ func (w *Writer) HandleBatch(ctx context.Context, batch []*worker.Delivery) erro
 	newest := slices.MaxFunc(entries, func(a, b entry) int { return a.row.OccurredAt.Compare(b.row.OccurredAt) })
 	w.lag.Set(max(0, w.now().Sub(newest.row.OccurredAt).Seconds()))
 	return nil
+}
+
+// Ping reports whether the log can be written: it inserts a row and rolls back. So a database that is read-only or not
+// migrated counts as unavailable, and an event that is always too slow does not.
+func (w *Writer) Ping(ctx context.Context) error {
+	probe := Row{
+		EventID: pgtype.UUID{Bytes: uuid.New(), Valid: true}, OccurredAt: w.now().UTC(), ActorID: events.SystemActor, Action: "ops.ping",
+		Result: ResultOK, Changes: "{}",
+	}
+	return postgres.Probe(ctx, w.pool, func(conn *pgx.Conn, ctx context.Context) error {
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = insertRows(ctx, tx, []Row{probe})
+		return errors.Join(err, tx.Rollback(ctx))
+	})
 }
 
 // reject sets one event aside for good.
@@ -186,8 +207,8 @@ func isRowsFault(err error) bool {
 	return ok && (pgErr.Code[:2] == "22" || pgErr.Code[:2] == "23")
 }
 
-// held marks what is wrong with the database rather than with an event, so that the worker holds on to the batch however
-// long it takes: a read-only or unmigrated database must not fill the dead letters.
+// held marks what may be wrong with the database rather than with an event. While Ping fails, too, the worker keeps the
+// batch in progress: a read-only or unmigrated database must not fill the dead letters.
 func held(err error) error {
 	return fault.Wrap(err, fault.Unavailable, "audit-log-unavailable", "The audit log can't be written right now.")
 }

@@ -246,7 +246,9 @@ func (s *Service) runClaimed(ctx context.Context, c claimed, cfg RunnerConfig) {
 	beat.Go(func() { s.keepLease(runCtx, end, c, cfg) })
 	err := s.guarded(runCtx, c)
 	if cause := context.Cause(runCtx); cause != nil && err != nil {
-		err = cause
+		if err = cause; ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", errStopping, cause)
+		}
 	}
 	// The lease is kept until the outcome is written.
 	outcome := s.settle(context.WithoutCancel(ctx), c, err)
@@ -343,9 +345,9 @@ func (s *Service) settle(ctx context.Context, c claimed, err error) (outcome str
 		outcome, err = "released", s.release(ctx, c, f.retryAfter, nil)
 	case errors.Is(err, errCancelled):
 		outcome, err = "cancelled", s.endCancelled(ctx, c)
-	case errors.Is(err, errStopping), !google && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+	case errors.Is(err, errStopping):
 		outcome, err = "released", s.release(ctx, c, 0, nil)
-	case !google && (fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err)):
+	case !google && (fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err)) && postgres.Ping(ctx, s.ob.Pool()) != nil:
 		outcome, err = "released", s.release(ctx, c, time.Second, nil)
 	default:
 		why, after := explain(err, c.Attempt, s.backoff)

@@ -311,6 +311,21 @@ func TestGivingUp(t *testing.T) {
 	require.Equal(t, SyncPendingFirst, st.State)
 }
 
+// A statement that always takes too long looks like an outage of the database, but the database answers: the job fails in the end.
+func TestAJobThatIsAlwaysTooSlowFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.create(task.Draft{Title: "one"})
+	w.exec(`CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = '57014'; END $$`)
+	w.exec(`CREATE TRIGGER too_slow BEFORE INSERT ON google_task_links FOR EACH ROW EXECUTE FUNCTION too_slow()`)
+	w.run(w.Service, RunnerConfig{})
+	job := p.ended(p.request(events.SyncTasks).ID)
+	require.Equal(t, StatusFailed, job.Status)
+	require.Equal(t, maxAttempts, job.Attempt)
+}
+
 func TestAJobThatKillsItsProcessEnds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

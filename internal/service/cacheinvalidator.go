@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -70,6 +71,9 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 					return worker.Discard(fmt.Errorf("no handler for %s", d.Event.Type))
 				}
 				return handle(ctx, d)
+			},
+			Ping: func(ctx context.Context) error {
+				return errors.Join(b.pingDatabase(ctx), sessions.Ping(ctx), documents.Ping(ctx))
 			},
 		})
 	})

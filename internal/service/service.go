@@ -136,6 +136,9 @@ func Connect(ctx context.Context, name string, c Common, r Runtime) (*Backends, 
 	return &Backends{Pool: pool, NATS: nc, JS: js, Outbox: outbox.New(pool, nc)}, nil
 }
 
+// pingDatabase reports whether the database answers, for workers.
+func (b *Backends) pingDatabase(ctx context.Context) error { return postgres.Ping(ctx, b.Pool) }
+
 // Close drains the bus, so that the last acknowledgements leave, and closes the pool.
 func (b *Backends) Close() {
 	closed := make(chan struct{})

@@ -51,6 +51,8 @@ func RunSyncer(ctx context.Context, c SyncerConfig, r Runtime) error {
 	group.Go(func() error { return gsync.NewScheduler(google).Run(groupCtx) })
 	group.Go(func() error { return gsync.NewRevoker(google).Run(groupCtx) })
 	group.Go(func() error { return runner.Run(groupCtx) })
-	group.Go(func() error { return Consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle}) })
+	group.Go(func() error {
+		return Consume(groupCtx, b, r, bus.Syncer, worker.Config{Handle: runner.Handle, Ping: b.pingDatabase})
+	})
 	return group.Wait()
 }

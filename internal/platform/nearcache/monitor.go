@@ -117,6 +117,14 @@ func (m *Monitor) Withdraw(ctx context.Context, outdated map[string]int64) error
 	return nil
 }
 
+// Ping reports whether the bucket answers.
+func (m *Monitor) Ping(ctx context.Context) error {
+	if _, err := m.KV.Status(ctx); err != nil {
+		return fmt.Errorf("ping bucket %s: %w", m.name, err)
+	}
+	return nil
+}
+
 // expect has the key checked after each window.
 func (m *Monitor) expect(key string, outdated int64) {
 	m.mu.Lock()

@@ -152,10 +152,30 @@ func Constraint(err error) string {
 	return ""
 }
 
-// Unreachable reports whether err says that the database is away or refuses work for now, so that the same call may
-// succeed later.
+// Ping reports whether the database accepts a new connection and answers on it.
+func Ping(ctx context.Context, pool *pgxpool.Pool) error { return Probe(ctx, pool, (*pgx.Conn).Ping) }
+
+// Probe calls ask with a new connection to the database, and closes it. It doesn't use one of the pool: when slow statements
+// hold all of them, the database is reachable nevertheless.
+func Probe(ctx context.Context, pool *pgxpool.Pool, ask func(*pgx.Conn, context.Context) error) error {
+	conn, err := pgx.ConnectConfig(ctx, pool.Config().ConnConfig)
+	if err != nil {
+		return fmt.Errorf("ping the database: %w", err)
+	}
+	defer HangUp(ctx, conn)
+	if err := ask(conn, ctx); err != nil {
+		return fmt.Errorf("ping the database: %w", err)
+	}
+	return nil
+}
+
+// Unreachable reports whether err looks as if the database were unavailable or refused work for now, so that the same call
+// may succeed later. A statement that took too long can look so too; only Ping tells an outage.
 func Unreachable(err error) bool {
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if pgErr.Code == QueryCanceled {
+			return false // the server is there, and the statement took too long
+		}
 		switch pgErr.Code[:2] {
 		case "08", "53", "57": // connection exception, insufficient resources, operator intervention
 			return true

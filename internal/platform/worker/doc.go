@@ -11,8 +11,12 @@
 // terminated; when DEAD can't take it, the original stays. An event whose handling ends in a crash of the process is set
 // aside unhandled on the delivery after the last allowed one.
 //
-// While a dependency is away (a database or server that can't be reached) the worker holds the event, says that it is in
-// progress and tries again: an outage uses up no attempts and sets nothing aside.
+// After an error that looks like an outage the worker pings NATS and what the handler depends on (Config.Ping). If the ping
+// fails, a dependency is unavailable: the worker keeps the event in progress and tries again, which uses up no attempts. If it
+// succeeds, the attempt counts: a handler that always takes too long ends as a dead letter, too.
+//
+// At each attempt an event of a batch comes in a smaller batch, and alone at the last: an event that makes every batch fail
+// takes no other event to DEAD.
 //
 // One poison event therefore holds nothing up, and the number of events in memory is bounded by Concurrency or, for
 // batches, by twice BatchSize: of live events, and as many again of each of the two that follow.

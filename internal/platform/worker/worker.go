@@ -58,6 +58,10 @@ type Config struct {
 	BatchBytes  int           // or so many bytes of them; 16 MiB when zero
 	BatchWait   time.Duration // or so long after its first; 100 ms when zero
 
+	// Ping reports whether everything answers that the handler depends on, besides NATS. nil: it depends on nothing else.
+	// It must not wait for what slow handlers use up, such as a connection of their pool.
+	Ping func(ctx context.Context) error
+
 	// ReplayPoll is how often the worker looks for a replay to its consumer; a second when zero. A new replay must deliver
 	// nothing for longer than that (package replay sees to it).
 	ReplayPoll time.Duration
@@ -153,32 +157,61 @@ func (w *Worker) consumeEach(ctx context.Context, messages feed, from source) er
 }
 
 func (w *Worker) consumeBatches(ctx context.Context, messages feed, from source) error {
+	var next *Delivery // the first of the next batch, when it was too many for the one before
 	for {
-		msg, err := messages.first()
+		var batch []*Delivery
+		var err error
+		if batch, next, err = w.collect(ctx, messages, from, next); len(batch) > 0 {
+			w.run(ctx, batch, func(ctx context.Context) error { return w.cfg.HandleBatch(ctx, batch) })
+		}
 		if err != nil {
 			return ended(err)
 		}
-		var batch []*Delivery
-		bytes := 0
-		closes, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.BatchWait)
-		for err == nil {
-			if d := w.open(ctx, msg, from); d != nil {
-				batch = append(batch, d)
-				bytes += len(msg.Data())
-			}
-			if len(batch) == w.cfg.BatchSize || bytes >= w.cfg.BatchBytes {
-				break
-			}
-			msg, err = messages.more(closes)
-		}
-		cancel()
-		if len(batch) > 0 {
-			w.run(ctx, batch, func(ctx context.Context) error { return w.cfg.HandleBatch(ctx, batch) })
-		}
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) {
-			return ended(err)
-		}
 	}
+}
+
+// collect gathers a batch that begins with first, if there is one. What would make it too large it returns as next.
+func (w *Worker) collect(ctx context.Context, messages feed, from source, first *Delivery) (batch []*Delivery, next *Delivery, err error) {
+	var msg jetstream.Msg
+	d := first
+	if d == nil {
+		if msg, err = messages.first(); err != nil {
+			return nil, nil, err
+		}
+		d = w.open(ctx, msg, from)
+	}
+	closes, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.cfg.BatchWait)
+	defer cancel()
+	bytes, limit := 0, w.cfg.BatchSize
+	for {
+		if d != nil {
+			if limit = min(limit, w.batchLimit(d)); len(batch) >= limit {
+				return batch, d, nil
+			}
+			batch = append(batch, d)
+			bytes += len(d.msg.Data())
+		}
+		if len(batch) >= limit || bytes >= w.cfg.BatchBytes {
+			return batch, nil, nil
+		}
+		msg, err = messages.more(closes)
+		switch {
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+			return batch, nil, nil
+		case err != nil:
+			return batch, nil, err
+		}
+		d = w.open(ctx, msg, from)
+	}
+}
+
+// batchLimit is how many events a batch may have with this one among them: an eighth as many at each attempt, and one at the
+// last. So an event that makes its batch fail takes no other to DEAD with it.
+func (w *Worker) batchLimit(d *Delivery) int {
+	if d.Attempt >= w.cfg.Consumer.MaxAttempts {
+		return 1
+	}
+	return max(1, w.cfg.BatchSize>>(3*(d.Attempt-1)))
 }
 
 // ended hides the error of an orderly end.
@@ -241,7 +274,7 @@ func (w *Worker) run(ctx context.Context, batch []*Delivery, handle func(context
 			}
 		}
 	})
-	err := w.persist(ctx, func() error { return w.guard(work, batch, handle) })
+	err := w.retry(ctx, func() error { return w.guard(work, batch, handle) })
 	close(alive)
 	beat.Wait()
 	for _, d := range batch {
@@ -252,32 +285,58 @@ func (w *Worker) run(ctx context.Context, batch []*Delivery, handle func(context
 	}
 }
 
-// persist repeats the attempt while a dependency is away: an outage is not the event's fault and must not use up its
-// attempts. It gives up when the service stops.
-func (w *Worker) persist(ctx context.Context, attempt func() error) error {
+// retry repeats the attempt while a dependency is unavailable: an outage is not the event's fault and must not use up its
+// attempts. It returns an outage when the service stops meanwhile. An error that only looks like an outage counts, such as
+// that of a statement that always takes too long.
+func (w *Worker) retry(ctx context.Context, attempt func() error) error {
 	for tries := 1; ; tries++ {
 		start := time.Now()
 		err := attempt()
 		w.duration.Observe(time.Since(start).Seconds())
-		if !away(err) {
+		if !suspicious(err) {
 			return err
 		}
-		w.log.Warn().Err(err).Int("tries", tries).Msg("a dependency is away; holding the event")
+		unavailable := w.ping(ctx)
+		if unavailable == nil {
+			return err
+		}
+		w.log.Warn().Err(err).AnErr("ping", unavailable).Int("tries", tries).Msg("a dependency is unavailable; the event stays in progress")
 		select {
 		case <-ctx.Done():
-			return err
+			return &outage{err}
 		case <-time.After(min(Backoff(tries), 5*time.Second)):
 		}
 	}
 }
 
-// away reports whether err says that Postgres, NATS or another dependency can't be reached.
-func away(err error) bool {
+// suspicious reports whether err looks as if Postgres, NATS or another dependency were unavailable.
+func suspicious(err error) bool {
 	if err == nil {
 		return false
 	}
 	return fault.KindOf(err) == fault.Unavailable || postgres.Unreachable(err) || bus.Unreachable(err)
 }
+
+// pingTimeout is how long a dependency may take to answer a ping before it counts as unavailable.
+const pingTimeout = 5 * time.Second
+
+// ping returns an error when NATS, or what the handler depends on besides, doesn't answer.
+func (w *Worker) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if _, err := w.js.Consumer(ctx, bus.Events, w.cfg.Consumer.Name); err != nil {
+		return fmt.Errorf("ping NATS: %w", err)
+	}
+	if w.cfg.Ping == nil {
+		return nil
+	}
+	return w.cfg.Ping(ctx)
+}
+
+// outage is the error of an attempt that failed because a dependency was unavailable. It doesn't count as one.
+type outage struct{ error }
+
+func (o *outage) Unwrap() error { return o.error }
 
 // guard turns a panic into an error: one event must not take the service down.
 func (w *Worker) guard(ctx context.Context, batch []*Delivery, handle func(context.Context) error) (err error) {
@@ -312,9 +371,10 @@ func (w *Worker) span(ctx context.Context, batch []*Delivery) (context.Context, 
 func (w *Worker) settle(ctx context.Context, d *Delivery, err error) {
 	outcome, answer := "acked", d.msg.Ack
 	steer, steered := errors.AsType[*steering](err)
+	_, uncounted := errors.AsType[*outage](err)
 	switch {
 	case err == nil:
-	case steered && steer.discard, d.Attempt >= w.cfg.Consumer.MaxAttempts && !away(err):
+	case steered && steer.discard, d.Attempt >= w.cfg.Consumer.MaxAttempts && !uncounted:
 		outcome, answer = w.setAside(ctx, d, err)
 	default:
 		delay := Backoff(d.Attempt)

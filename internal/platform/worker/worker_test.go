@@ -336,6 +336,11 @@ func TestAnOutageUsesUpNoAttempts(t *testing.T) {
 			return fault.New(fault.Unavailable, "database-unavailable", "away")
 		}
 		return nil
+	}, Ping: func(context.Context) error {
+		if !back.Load() {
+			return errors.New("no answer")
+		}
+		return nil
 	}})
 	outlasted()
 	require.Eventually(t, func() bool { return seen.of(e.ID) > r.consumer.MaxAttempts }, patience, 5*time.Millisecond)
