@@ -154,13 +154,18 @@ func ensureMonth(ctx context.Context, db DB, m Month) (made bool, err error) {
 			return err
 		case state == StateAttached:
 			return nil
-		case state != "":
-			return fmt.Errorf("%w (%s)", errDetached, state)
-		}
-		if archives, err := archived(ctx, tx); err != nil {
-			return err
-		} else if _, ok := archives[m.String()]; ok {
-			return errArchived
+		default:
+			archives, err := archived(ctx, tx)
+			if err != nil {
+				return err
+			}
+			of, ok := archives[m.String()]
+			switch {
+			case ok && (state == "" || !of.restored): // its table may still wait to be dropped
+				return errArchived
+			case state != "":
+				return fmt.Errorf("%w (%s)", errDetached, state)
+			}
 		}
 		if err := createPartition(ctx, tx, m); err != nil {
 			return err

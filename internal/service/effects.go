@@ -256,25 +256,11 @@ func scan(
 	if err != nil {
 		return fmt.Errorf("read %s: %w", stream, err)
 	}
-	if consumer.CachedInfo().NumPending == 0 {
-		return nil
-	}
-	messages, err := consumer.Messages()
-	if err != nil {
+	if err := bus.Scan(ctx, consumer, scanPatience, each); err != nil {
 		return fmt.Errorf("read %s: %w", stream, err)
 	}
-	defer messages.Stop()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read %s: %w", stream, err)
-		}
-		if !each(msg, meta) || meta.NumPending == 0 {
-			return nil
-		}
-	}
+	return nil
 }
+
+// scanPatience is how long NATS may deliver nothing while messages are left.
+const scanPatience = 10 * time.Second

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy carries TCP connections to a server. It is safe for concurrent use.
@@ -25,6 +26,7 @@ type Proxy struct {
 	state   state
 	conns   map[net.Conn]struct{}
 	answers *answers // which are held back; nil: none
+	delay   time.Duration
 }
 
 // answers are those of the server in which a text occurs.
@@ -85,6 +87,13 @@ func (p *Proxy) Hold(text string) (held <-chan struct{}) {
 	return p.answers.held
 }
 
+// Slow carries at most 32 KiB in each direction of a connection, and after a delay, until Heal.
+func (p *Proxy) Slow(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = delay
+}
+
 // Heal carries again. What was held back arrives.
 func (p *Proxy) Heal() { p.set(open) }
 
@@ -96,7 +105,7 @@ func (p *Proxy) set(s state) {
 	}
 	p.state = s
 	if s == open {
-		p.answers = nil
+		p.answers, p.delay = nil, 0
 	}
 	if s >= cut {
 		for conn := range p.conns {
@@ -178,8 +187,10 @@ func (p *Proxy) copy(dst io.Writer, src io.Reader, held state) {
 		for p.state >= held && p.state < cut {
 			p.change.Wait()
 		}
+		delay := p.delay
 		p.mu.Unlock()
 		if n > 0 {
+			time.Sleep(delay)
 			if _, err := dst.Write(buffer[:n]); err != nil {
 				return
 			}

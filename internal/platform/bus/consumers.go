@@ -48,7 +48,7 @@ func Consumers() []Consumer {
 		},
 		{
 			Name: AuditArchiver, Filters: []string{"evt.>"},
-			AckWait: 30 * time.Second, MaxAckPending: 20_000, MaxAttempts: 8,
+			AckWait: 10 * time.Second, MaxAckPending: 20_000, MaxAttempts: 8,
 		},
 	}
 }

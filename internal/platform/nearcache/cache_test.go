@@ -620,6 +620,33 @@ func TestAWriterRepeats(t *testing.T) {
 	awaitVersion(t, b, "k", 1)
 }
 
+// A node is delivered its own heartbeats and everybody's entries, in one order, and no other node's heartbeats.
+func TestANodeReceivesOnlyItsOwnHeartbeats(t *testing.T) {
+	t.Parallel()
+	s := natstest.Provisioned(t)
+	nc := natstest.Connect(t, s, "api")
+	rows := newTable()
+	a := node(t, nc, rows.load, 1<<20)
+	stream, err := natstest.JetStream(t, natstest.Connect(t, s, "provision")).Stream(t.Context(), "KV_"+bus.WorkspaceData)
+	require.NoError(t, err)
+	get(t, a, "k")
+	const others = 500
+	for n := range others {
+		require.NoError(t, nc.Publish("$KV."+bus.WorkspaceData+".beat.other"+strconv.Itoa(n), []byte("1")))
+	}
+	require.NoError(t, nc.Flush())
+	b := node(t, natstest.Connect(t, s, "api"), rows.load, 1<<20)
+	put(t, b, "k", rows.commit("k"), data(1))
+	awaitVersion(t, a, "k", 1) // the watch has come past all of them
+	watches := 0
+	for info := range stream.ListConsumers(t.Context()).Info() {
+		watches++
+		require.Less(t, info.Delivered.Consumer, uint64(others), "heartbeats of other nodes are delivered")
+	}
+	require.Equal(t, 2, watches)
+	require.True(t, a.Live())
+}
+
 // A server that speaks and does not hear leaves the watch's own heartbeats whole: only the beat tells.
 func TestTheLapsedBeat(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,7 @@
 // was outdated while it was read is read again: nobody gets it who came after the newer version was told here.
 //
 // The near layer serves only while its watch of the bucket is proven. Each node writes a beat into the bucket every second,
-// stamped with its own monotonic clock; a beat that comes back on the watch proves that everything stored before it has
+// stamped with its own monotonic clock, and is delivered its own only (a key is therefore one token, without a dot); a beat that comes back on the watch proves that everything stored before it has
 // come too. The newest beat that came back must have been sent less than 3 s ago. A connection that breaks, a beat that lapses,
 // a message that is missing or a sequence that goes back purge the near layer, and a new watch begins; what was read in the
 // life of another watch never enters.

@@ -89,7 +89,8 @@ func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 
 	reconnects := c.NATS.Stats().Reconnects
 	prefix := "$KV." + c.KV.Bucket() + "."
-	consumer, err := c.consumer(ctx, prefix)
+	own := "beat." + c.node
+	consumer, err := c.consumer(ctx, prefix, own)
 	if err != nil {
 		return err
 	}
@@ -102,7 +103,6 @@ func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 		return fmt.Errorf("watch %s: %w", c.name, err)
 	}
 	defer messages.Stop()
-	own := "beat." + c.node
 	companions.Go(func() { cancel(c.beat(ctx, prefix+own)) })
 	companions.Go(func() { c.settle(ctx) })
 	var last uint64
@@ -123,15 +123,14 @@ func (c *Cache[V]) watch(ctx context.Context, live func()) error {
 		}
 		last = meta.Sequence.Stream
 		key := strings.TrimPrefix(msg.Subject(), prefix)
-		switch {
-		case key == own:
-			// Everything that was stored before this beat is applied by now.
-			if sent, err := strconv.ParseInt(string(msg.Data()), 10, 64); err == nil && sent > 0 {
-				c.echoed.Store(sent)
-				live()
-			}
-		case !strings.HasPrefix(key, "beat."):
+		if key != own {
 			c.apply(key, msg.Data())
+			continue
+		}
+		// Everything that was stored before this beat is applied by now.
+		if sent, err := strconv.ParseInt(string(msg.Data()), 10, 64); err == nil && sent > 0 {
+			c.echoed.Store(sent)
+			live()
 		}
 	}
 }
@@ -170,12 +169,14 @@ func (c *Cache[V]) settle(ctx context.Context) {
 	}
 }
 
-// consumer makes one that delivers in order, once, what is written from now on, and goes away when nobody pulls.
-func (c *Cache[V]) consumer(ctx context.Context, prefix string) (jetstream.Consumer, error) {
+// consumer makes one that delivers in order, once, what is written from now on, and goes away when nobody pulls. Of the
+// heartbeats it delivers this node's only: with all of them, n nodes would have n² deliveries a second. A key is one token and a
+// heartbeat two, so the first filter matches no heartbeat.
+func (c *Cache[V]) consumer(ctx context.Context, prefix, own string) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	consumer, err := c.JS.CreateConsumer(ctx, "KV_"+c.KV.Bucket(), jetstream.ConsumerConfig{
-		FilterSubject: prefix + ">", DeliverPolicy: jetstream.DeliverNewPolicy, AckPolicy: jetstream.AckNonePolicy, MaxDeliver: 1,
+		FilterSubjects: []string{prefix + "*", prefix + own}, DeliverPolicy: jetstream.DeliverNewPolicy, AckPolicy: jetstream.AckNonePolicy, MaxDeliver: 1,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: 3 * watchExpiry,
 	})
 	if err != nil {

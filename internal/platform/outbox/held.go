@@ -37,7 +37,7 @@ type position struct {
 // arrived without a record, and only the relay publishes in number, so the last messages of the stream tell. What was published
 // to a stream that is no more is pending again.
 func (r *Relay) reconcile(ctx context.Context, conn *pgx.Conn) (*held, error) {
-	last, err := readTail(ctx, r.js, 2*batchRows)
+	last, err := awaitTail(ctx, r.js, conn, 2*batchRows)
 	if err != nil {
 		return nil, err
 	}
@@ -156,11 +156,12 @@ type tail struct {
 	sequences []uint64
 }
 
-// readTail reads the ids of the last n messages of EVENTS, without their bodies.
+// readTail reads the ids of the last n messages of EVENTS, without their bodies. Over a slow link it takes as long as it takes; it
+// fails when NATS is silent for publishTimeout.
 func readTail(ctx context.Context, js jetstream.JetStream, n uint64) (tail, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	asking, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	stream, err := js.Stream(ctx, bus.Events)
+	stream, err := js.Stream(asking, bus.Events)
 	if err != nil {
 		return tail{}, fmt.Errorf("look up stream: %w", err)
 	}
@@ -173,31 +174,47 @@ func readTail(ctx context.Context, js jetstream.JetStream, n uint64) (tail, erro
 	if state.LastSeq >= n {
 		first = max(first, state.LastSeq-n+1)
 	}
-	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	making, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
+	consumer, err := stream.OrderedConsumer(making, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: first, HeadersOnly: true,
 	})
 	if err != nil {
 		return tail{}, fmt.Errorf("read the stream's tail: %w", err)
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return tail{}, fmt.Errorf("read the stream's tail: %w", err)
-	}
-	defer messages.Stop()
-	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return tail{}, fmt.Errorf("read the stream's tail: %w", err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return tail{}, fmt.Errorf("read the stream's tail: %w", err)
-		}
+	err = bus.Scan(ctx, consumer, publishTimeout, func(msg jetstream.Msg, meta *jetstream.MsgMetadata) bool {
 		if id := msg.Headers().Get(jetstream.MsgIDHeader); events.ValidID(id) {
 			t.ids, t.sequences = append(t.ids, id), append(t.sequences, meta.Sequence.Stream)
 		}
-		if meta.NumPending == 0 || meta.Sequence.Stream >= state.LastSeq {
-			return t, nil
+		return meta.Sequence.Stream < state.LastSeq
+	})
+	if err != nil {
+		return tail{}, fmt.Errorf("read the stream's tail: %w", err)
+	}
+	return t, nil
+}
+
+// awaitTail reads the tail and meanwhile keeps the session alive, which the database ends after sessionTimeout of silence.
+func awaitTail(ctx context.Context, js jetstream.JetStream, conn *pgx.Conn, n uint64) (t tail, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t, err = readTail(ctx, js, n)
+	}()
+	tick := time.NewTicker(sessionTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return t, err
+		case <-tick.C:
+			if pingErr := conn.Ping(ctx); pingErr != nil {
+				cancel()
+				<-done
+				return tail{}, fmt.Errorf("keep the relay's session: %w", pingErr)
+			}
 		}
 	}
 }

@@ -319,6 +319,33 @@ func (w *world) killable(t *testing.T) *outbox.Relay {
 	return outbox.NewRelay(config(w.url), js, zerolog.Nop(), prometheus.NewRegistry())
 }
 
+// A new leader reads the last 2,000 headers of the stream. Over a slow link that takes longer than a publish may, and longer than its
+// session may be silent; it leads nevertheless.
+func TestALeaderStartsOnASlowLink(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.New(t).URL)
+	for n := range 2000 {
+		_, err := w.js.PublishAsync(fmt.Sprintf("evt.workspace.data_updated.v1.%s", w.ids[0]), []byte("{}"), jetstream.WithMsgID(events.NewID()))
+		require.NoError(t, err, n)
+	}
+	<-w.js.PublishAsyncComplete()
+	proxy := faultproxy.New(t, w.server.URL("provision"))
+	nc, err := bus.Connect(bus.Config{URL: proxy.URL}, "provision", zerolog.Nop())
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	proxy.Slow(100 * time.Millisecond)
+	for err := w.fact(t.Context()); ; err = w.fact(t.Context()) { // one in ten is rolled back
+		require.NoError(t, err)
+		stats, err := outbox.ReadStats(t.Context(), w.pool)
+		require.NoError(t, err)
+		if stats.Pending > 0 {
+			break
+		}
+	}
+	w.relayOn(t, nc, nil)
+	w.pending(t, func(n int64) bool { return n == 0 }, "no relay leads")
+}
+
 // Three relays stand by; whoever leads loses its session, again and again.
 func TestTheLeaderIsCutOff(t *testing.T) {
 	t.Parallel()
