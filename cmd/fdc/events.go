@@ -172,7 +172,7 @@ func (c *cli) eventsExport() *cobra.Command {
 		},
 	}
 	filterFlags(cmd, &w)
-	cmd.Flags().StringVar(&file, "out", "", "a `file`, instead of standard output; replaced when all is written")
+	cmd.Flags().StringVar(&file, "out", "", outHelp)
 	cmd.Flags().BoolVar(&resume, "resume", false, "go on with an export to --out that was interrupted")
 	return cmd
 }
@@ -201,32 +201,24 @@ func (c *cli) export(ctx context.Context, t *busTools, s replay.Selection, w io.
 
 // exportFile writes the selection to a file that is whole or not there.
 func (c *cli) exportFile(ctx context.Context, t *busTools, s replay.Selection, name string, resume bool) error {
-	part := name + ".part"
-	mode := os.O_RDWR | os.O_CREATE
-	if !resume {
-		mode |= os.O_TRUNC
-	}
-	f, err := os.OpenFile(part, mode, 0o600) //nolint:gosec // the operator's own
-	if err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	defer f.Close() //nolint:errcheck // closed below, where it counts
-	if resume {
-		last, err := replay.Truncate(f)
-		if err != nil {
-			return fmt.Errorf("--resume: %s: %w", part, err)
+	out := outFile{name: name, keep: true, resume: resume}
+	return out.write(func(f *os.File) error {
+		if resume {
+			last, err := replay.Truncate(f)
+			if err != nil {
+				return fmt.Errorf("--resume: %s: %w", out.part(), err)
+			}
+			s.FromSeq = max(s.FromSeq, last+1)
 		}
-		s.FromSeq = max(s.FromSeq, last+1)
-	}
-	if s.ToSeq == 0 || s.FromSeq <= s.ToSeq { // else it is all there
-		if err := c.export(ctx, t, s, f); err != nil {
-			return fmt.Errorf("%w; what is written so far is in %s: go on with --resume", err, part)
+		if s.ToSeq != 0 && s.FromSeq > s.ToSeq {
+			return nil // it is all there
 		}
-	}
-	if err := errors.Join(f.Sync(), f.Close(), os.Rename(part, name)); err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	return nil
+		err := c.export(ctx, t, s, f)
+		if err != nil && f.Name() == out.part() {
+			return fmt.Errorf("%w; what is written so far is in %s: go on with --resume", err, out.part())
+		}
+		return err
+	})
 }
 
 // isTerminal reports whether somebody looks at w.

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"bytes"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -221,7 +220,7 @@ func AuditLines(format string) func([]audit.Entry) ([]byte, error) {
 		if format == FormatCSV {
 			header := first
 			first = false
-			return csvLines(dtos, header)
+			return csvLines(dtos, header), nil
 		}
 		return ndjsonLines(dtos)
 	}
@@ -244,35 +243,19 @@ var csvColumns = []string{
 	"result", "changes",
 }
 
-func csvLines(entries []AuditEntry, header bool) ([]byte, error) {
+func csvLines(entries []AuditEntry, header bool) []byte {
 	var b bytes.Buffer
-	w := csv.NewWriter(&b)
-	w.UseCRLF = true
-	var err error
 	if header {
-		err = w.Write(csvColumns)
+		csvLine(&b, csvColumns)
 	}
 	for i := range entries {
 		e := &entries[i]
-		record := []string{
+		csvLine(&b, []string{
 			e.EventID, e.OccurredAt.Format(time.RFC3339Nano), e.Action, e.ActorID, given(e.UserID), given(e.WorkspaceID), e.Target.Type,
 			e.Target.ID, given(e.IP), given(e.UserAgent), given(e.RequestID), e.Result, string(e.Changes),
-		}
-		for n := range record {
-			record[n] = cell(record[n])
-		}
-		err = errors.Join(err, w.Write(record))
+		})
 	}
-	w.Flush()
-	return b.Bytes(), errors.Join(err, w.Error())
-}
-
-// cell keeps a spreadsheet from taking text for a formula, https://owasp.org/www-community/attacks/CSV_Injection.
-func cell(s string) string {
-	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
-		return "'" + s
-	}
-	return s
+	return b.Bytes()
 }
 
 // accepted is the one of the media types that the Accept header likes best, the first of them when it names none
