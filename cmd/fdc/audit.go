@@ -72,6 +72,9 @@ func (c *cli) withAudit(ctx context.Context, fn func(context.Context, *auditTool
 			signing = kept.Reveal()
 		}
 	}
+	if location.URL == "" {
+		return usage("ARCHIVE_URL: required, not set; give the audit-archiver's")
+	}
 	if err := location.Validate(); err != nil {
 		return &daemon.UsageError{Err: err}
 	}
@@ -368,7 +371,11 @@ func (c *cli) verifyAll(ctx context.Context, t *auditTools, key ed25519.PublicKe
 	if err != nil {
 		return err
 	}
-	history, err := archive.ReadCheckpoints(ctx, t.js, key)
+	keys, err := archive.ReadKeys(ctx, t.storage, key)
+	if err != nil {
+		return fmt.Errorf("the chain of signing keys can't be trusted: %w", err)
+	}
+	history, err := archive.ReadCheckpoints(ctx, t.js, keys)
 	if err != nil {
 		return err
 	}
@@ -541,12 +548,15 @@ func (c *cli) auditExport() *cobra.Command {
 		Long: "export writes what matches as NDJSON or CSV. It refuses when a part of the time asked for is in the archive, and names the months to\n" +
 			"restore. That somebody exported is put on record.",
 		Example: "  fdc audit export --workspace 0198a000-0000-7000-8000-000000000001 --from 2026-01-01 --format csv --out audit.csv",
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage("audit export takes no arguments")
 			}
 			if !slices.Contains(service.ExportFormats, format) {
 				return usage("--format must be one of %s", strings.Join(service.ExportFormats, ", "))
+			}
+			if file == "" && cmd.Flags().Changed("out") {
+				return usage("--out is empty")
 			}
 			if f.WorkspaceID != "" && !events.ValidID(f.WorkspaceID) {
 				return usage("--workspace: %.64q is no id of a workspace", f.WorkspaceID)
@@ -590,7 +600,7 @@ func (c *cli) auditExport() *cobra.Command {
 			if file == "" {
 				return export(c.stdout)
 			}
-			return writeWhole(file, export)
+			return outFile{name: file}.write(func(f *os.File) error { return export(f) })
 		},
 	}
 	cmd.Flags().StringVar(&f.WorkspaceID, "workspace", "", "only this workspace, by id")
@@ -599,7 +609,7 @@ func (c *cli) auditExport() *cobra.Command {
 	cmd.Flags().StringVar(&f.ActorID, "actor", "", "only what this user did, by id")
 	cmd.Flags().StringVar(&f.Action, "action", "", "only this action, such as task.created")
 	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson or csv")
-	cmd.Flags().StringVar(&file, "out", "", "a file, instead of standard output; replaced when all is written")
+	cmd.Flags().StringVar(&file, "out", "", outHelp)
 	return cmd
 }
 
@@ -610,20 +620,4 @@ func parseMoment(text string) (time.Time, error) {
 		}
 	}
 	return time.Time{}, fmt.Errorf("%.64q is no time; want RFC 3339, or YYYY-MM-DD", text)
-}
-
-// writeWhole makes a file of what fn writes, or none.
-func writeWhole(name string, fn func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".fdc-*")
-	if err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it is there only when something failed
-	if err := errors.Join(fn(f), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	return nil
 }

@@ -45,6 +45,7 @@ var examples = map[string]string{
 	"fdc flags clear":           "  fdc flags clear session_cache",
 	"fdc keys":                  "  fdc keys rotate",
 	"fdc keys rotate":           "  MASTER_ENCRYPTION_KEYS=v2:…,v1:… fdc keys rotate --yes",
+	"fdc keys rotate-signing":   "  fdc keys rotate-signing --new-key audit-signing-key.new --yes",
 	"fdc audit":                 "  fdc audit partitions\n  fdc audit verify",
 	"fdc audit partitions":      "  fdc audit partitions --json | jq '.items[] | select(.state == \"archived\")'",
 	"fdc audit archive":         "  fdc audit archive 2024-01\n  fdc audit archive 2024-01 --yes",
@@ -98,7 +99,7 @@ func (c *cli) decorate(root *cobra.Command) {
 		if cmd.CommandPath() == "fdc replay" && cmd.Flags().Lookup("to") != nil {
 			_ = cmd.RegisterFlagCompletionFunc("to", options["consumer"]) // likewise
 		}
-		for _, name := range []string{"out", "public-key", "proof", "file"} {
+		for _, name := range []string{"out", "public-key", "new-key", "proof", "file"} {
 			if cmd.LocalNonPersistentFlags().Lookup(name) != nil {
 				_ = cmd.MarkFlagFilename(name) // the flag is there
 			}

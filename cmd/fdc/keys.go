@@ -21,7 +21,7 @@ import (
 const masterKeys = "MASTER_ENCRYPTION_KEYS"
 
 func (c *cli) keys() *cobra.Command {
-	return group("keys", "Seal what is stored under a new key", c.keysRotate())
+	return group("keys", "Replace the keys that seal and sign", c.keysRotate(), c.keysRotateSigning())
 }
 
 // keyReport says what is sealed with which key.

@@ -12,7 +12,12 @@ import (
 // migrateConfig is the environment of fdc migrate.
 type migrateConfig struct {
 	service.MigrateConfig
-	Archive archive.Location
+	Archive string `env:"ARCHIVE_URL"` // only nats:// means anything here
+}
+
+// Validate names what is malformed.
+func (c migrateConfig) Validate() error {
+	return archive.Location{URL: c.Archive}.Validate()
 }
 
 func (c *cli) migrate() *cobra.Command {
@@ -29,7 +34,7 @@ func (c *cli) migrate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			config.ArchiveBucket = config.Archive.ObjectStore()
+			config.ArchiveBucket = archive.Location{URL: config.Archive}.ObjectStore()
 			return service.RunMigrate(cmd.Context(), config.MigrateConfig, telemetry.Logger(config.Telemetry, c.stderr, "migrate"))
 		},
 	}

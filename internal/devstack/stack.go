@@ -304,6 +304,25 @@ func ReadAuditKey(data string) (seal.Secret, error) {
 	return kept.AuditKey, err
 }
 
+// ReplaceAuditKey has the next start of fdc dev sign for the audit log with another key.
+func ReplaceAuditKey(data string, key seal.Secret) error {
+	path := filepath.Join(data, secretsFile)
+	content, err := os.ReadFile(path) //nolint:gosec // the user's own --data
+	if err != nil {
+		return fmt.Errorf("read secrets: %w", err)
+	}
+	var stored storedSecrets
+	if err := json.Unmarshal(content, &stored); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	stored.AuditKey = key.Reveal()
+	if err := writeJSON(path, stored); err != nil {
+		return err
+	}
+	_, err = loadSecrets(path) // which writes the public half
+	return err
+}
+
 // secretsFile holds what is made once per data directory.
 const secretsFile = "secrets.json"
 

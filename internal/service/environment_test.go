@@ -62,7 +62,7 @@ func TestTheReadmeListsTheEnvironment(t *testing.T) {
 		documented[row[1]] = strings.Trim(strings.TrimSpace(row[2]), "`")
 	}
 	// Defaults that the code derives.
-	derived := map[string]string{"DATABASE_DIRECT_URL": "DATABASE_URL", "NATS_USER": "the service's name", "ARCHIVE_URL": "file://…/archive"}
+	derived := map[string]string{"DATABASE_DIRECT_URL": "DATABASE_URL", "NATS_USER": "the service's name"}
 	for name, value := range variables(t) {
 		want := value
 		if derived[name] != "" {
@@ -75,6 +75,22 @@ func TestTheReadmeListsTheEnvironment(t *testing.T) {
 		delete(documented, name)
 	}
 	require.Empty(t, documented, "variables that no code reads")
+}
+
+// The audit-archiver needs to be told where the archive is, and says all that is wrong at once.
+func TestTheAuditArchiverNamesEveryBadVariable(t *testing.T) {
+	t.Parallel()
+	_, err := daemon.ParseEnv[auditarchiver.Config](map[string]string{})
+	for _, name := range []string{"ARCHIVE_URL", "AUDIT_SIGNING_KEY", "DATABASE_URL"} {
+		require.ErrorContains(t, err, name+": required, not set")
+	}
+	_, err = daemon.ParseEnv[auditarchiver.Config](map[string]string{
+		"ARCHIVE_URL": "archive", "AUDIT_RETENTION_MONTHS": "0", "AUDIT_SIGNING_KEY": "short", "DATABASE_URL": "postgres://u@h:port/db",
+	})
+	for _, name := range []string{"ARCHIVE_URL: want file:///FOLDER", "AUDIT_RETENTION_MONTHS: 0", "AUDIT_SIGNING_KEY: want", "DATABASE_URL: "} {
+		require.ErrorContains(t, err, name)
+		require.Equal(t, 1, strings.Count(err.Error(), name), "said once")
+	}
 }
 
 // README and .env.example name the variables that may be given as files, no others.

@@ -198,7 +198,7 @@ func (s *system) checkpoints(t *testing.T) *archive.History {
 	require.NoError(t, err)
 	public, ok := key.Public().(ed25519.PublicKey)
 	require.True(t, ok)
-	history, err := archive.ReadCheckpoints(t.Context(), s.js, public)
+	history, err := archive.ReadCheckpoints(t.Context(), s.js, archive.Trust(public))
 	require.NoError(t, err)
 	return history
 }

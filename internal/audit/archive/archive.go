@@ -217,6 +217,9 @@ func (a *Archiver) archive(ctx context.Context, conn *pgx.Conn, name string, pro
 	if err != nil {
 		return Manifest{}, err
 	}
+	if _, _, err := a.maySign(ctx, conn); err != nil {
+		return Manifest{}, fmt.Errorf("archive %s: %w", name, err)
+	}
 	started := a.now()
 	if err := a.step("detached", func() error { return detach(ctx, conn, m, p.State) }); err != nil {
 		return Manifest{}, fmt.Errorf("archive %s: %w", name, err)

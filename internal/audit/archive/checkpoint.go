@@ -66,6 +66,9 @@ type Checkpointer struct {
 	JS  jetstream.JetStream
 	Key ed25519.PrivateKey
 	Log zerolog.Logger
+
+	// Keys reads the chain of keys from the archive, for checkpoints of a key that was replaced; nil: none ever was.
+	Keys func(ctx context.Context) (*Keys, error)
 }
 
 // Run makes a checkpoint every hour, and one at once, until ctx ends; then it returns nil. One that failed is tried again sooner.
@@ -95,11 +98,7 @@ func (c *Checkpointer) Checkpoint(ctx context.Context, now time.Time) error {
 	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, checkpointLock).Scan(&mine); err != nil || !mine {
 		return err
 	}
-	public, ok := c.Key.Public().(ed25519.PublicKey)
-	if !ok {
-		return errors.New("no key")
-	}
-	history, err := ReadCheckpoints(ctx, c.JS, public)
+	history, err := c.history(ctx)
 	if err != nil {
 		return err
 	}
@@ -112,6 +111,23 @@ func (c *Checkpointer) Checkpoint(ctx context.Context, now time.Time) error {
 		}
 	}
 	return nil
+}
+
+// history reads the checkpoints. The archive is only needed when another key has signed some of them.
+func (c *Checkpointer) history(ctx context.Context) (*History, error) {
+	public := Public(c.Key)
+	history, err := ReadCheckpoints(ctx, c.JS, Trust(public))
+	if !errors.Is(err, errSignature) || c.Keys == nil {
+		return history, err
+	}
+	keys, err := c.Keys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the chain of keys: %w", err)
+	}
+	if !keys.newest().Equal(public) {
+		return nil, errReplaced
+	}
+	return ReadCheckpoints(ctx, c.JS, keys)
 }
 
 // mayBegin refuses to begin a chain while the one before is to be restored: two could not be joined.
@@ -238,8 +254,9 @@ func (h *History) Cut(archive []Manifest) *Finding {
 	return &Finding{Sequence: h.Head.Sequence, Problem: fmt.Sprintf("the checkpoints know of a month with the number %d, which the archive has not", h.Head.Sequence)}
 }
 
-// ReadCheckpoints reads all of them, and fails when one isn't genuine or is missing.
-func ReadCheckpoints(ctx context.Context, js jetstream.JetStream, key ed25519.PublicKey) (*History, error) {
+// ReadCheckpoints reads all of them, and fails when one isn't genuine or is missing. None by an older key follows one by a newer.
+func ReadCheckpoints(ctx context.Context, js jetstream.JetStream, keys *Keys) (*History, error) {
+	current := 0 // of the keys
 	h := &History{Hours: map[time.Time]Hour{}}
 	stream, err := js.Stream(ctx, bus.Checkpoints)
 	if err != nil {
@@ -251,7 +268,10 @@ func ReadCheckpoints(ctx context.Context, js jetstream.JetStream, key ed25519.Pu
 			return nil, fmt.Errorf("read checkpoint %d: %w", h.sequence+1, err)
 		}
 		signature, err := base64.StdEncoding.DecodeString(msg.Header.Get(signatureHeader))
-		if err != nil || !verify(key, signedCheckpoint, msg.Data, signature) {
+		for err == nil && current < len(keys.keys) && !verify(keys.keys[current], signedCheckpoint, msg.Data, signature) {
+			current++
+		}
+		if err != nil || current == len(keys.keys) {
 			return nil, fmt.Errorf("checkpoint %d can't be trusted: %w", msg.Sequence, errSignature)
 		}
 		var c Checkpoint

@@ -61,7 +61,7 @@ func TestNoChainBeginsBeforeTheOldOneIsRestored(t *testing.T) {
 	require.NoError(t, c.Checkpoint(t.Context(), start.Add(5*time.Hour)))
 	public, ok := testKey.Public().(ed25519.PublicKey)
 	require.True(t, ok)
-	history, err := ReadCheckpoints(t.Context(), js, public)
+	history, err := ReadCheckpoints(t.Context(), js, Trust(public))
 	require.NoError(t, err)
 	require.EqualValues(t, 2, history.sequence)
 	require.Len(t, history.Hours, 2)
@@ -93,7 +93,7 @@ func TestCheckpoints(t *testing.T) {
 	}
 	verified := func() (added int64, findings []Finding) {
 		t.Helper()
-		history, err := ReadCheckpoints(t.Context(), js, public)
+		history, err := ReadCheckpoints(t.Context(), js, Trust(public))
 		require.NoError(t, err)
 		_, added, findings, err = VerifyLive(t.Context(), db.Pool, history, month)
 		require.NoError(t, err)
@@ -101,12 +101,12 @@ func TestCheckpoints(t *testing.T) {
 	}
 	ids := write(start, 150) // two hours and a half
 	require.NoError(t, c.Checkpoint(t.Context(), start.Add(2*time.Hour+settleTime)))
-	history, err := ReadCheckpoints(t.Context(), js, public)
+	history, err := ReadCheckpoints(t.Context(), js, Trust(public))
 	require.NoError(t, err)
 	require.Len(t, history.Hours, 2, "what isn't over is not signed for")
 	require.EqualValues(t, 60, history.Hours[start].Rows)
 	require.NoError(t, c.Checkpoint(t.Context(), start.Add(2*time.Hour+settleTime)))
-	again, err := ReadCheckpoints(t.Context(), js, public)
+	again, err := ReadCheckpoints(t.Context(), js, Trust(public))
 	require.NoError(t, err)
 	require.Equal(t, history, again, "nothing new, nothing signed")
 
@@ -142,6 +142,6 @@ func TestCheckpoints(t *testing.T) {
 	forged := &nats.Msg{Subject: bus.CheckpointSubject, Data: []byte(`{}`)}
 	_, err = provision.PublishMsg(t.Context(), forged, jetstream.WithExpectLastSequence(2))
 	require.NoError(t, err)
-	_, err = ReadCheckpoints(t.Context(), js, public)
+	_, err = ReadCheckpoints(t.Context(), js, Trust(public))
 	require.ErrorIs(t, err, errSignature)
 }

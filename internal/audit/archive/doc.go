@@ -15,6 +15,9 @@
 // Checkpoints are a chain of messages in the stream CHECKPOINTS, which allows neither deletes nor purges and is copied into Postgres
 // (package backup). After a loss of NATS no new chain begins before the old one is restored.
 //
+// Signing keys are a chain, too: links in the archive, each signed by the new key and by the one before ([KeyLink]). An archiver signs only
+// with the newest key of the chain, and a checkpoint by an older key never follows one by a newer.
+//
 // # Guarantees
 //
 //   - If the process dies at any step, the next run continues from that step.
@@ -31,6 +34,8 @@
 //   - The storage is unavailable, full or read-only, or does not return what was written: nothing is dropped, the error is logged and counted
 //     (audit_archive_failures_total), and the next run continues. The month is detached meanwhile: exports name it.
 //   - The database was restored to an earlier state and does not know what it archived: nothing is archived over it.
-//   - The signing key is lost: what was signed stays verifiable. A new key signs from then on, and a chain over both is verified with each
-//     in turn. The key leaked: manifests and checkpoints that were copied elsewhere before that still reveal changes.
+//   - The signing key leaked: [Archiver.Rotate] has a new key sign over the last manifest of the old one. [Verify] with the new public key
+//     finds a month that the old key signs anew, because manifests are a chain of digests. A proof ([Prove]) of a month before the last
+//     one of the old key holds only its own manifest, so it is only as good as the old key.
+//   - The signing key is lost: what was signed stays verifiable with its public key, but nobody can make the link to a new one.
 package archive

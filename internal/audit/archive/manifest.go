@@ -142,11 +142,7 @@ func ParseSigningKey(text string) (ed25519.PrivateKey, error) {
 
 // PublicKeyPEM is the public half of a key, for those who verify.
 func PublicKeyPEM(key ed25519.PrivateKey) []byte {
-	public, ok := key.Public().(ed25519.PublicKey)
-	if !ok {
-		panic("audit: an Ed25519 key without a public half")
-	}
-	der, err := x509.MarshalPKIXPublicKey(public)
+	der, err := x509.MarshalPKIXPublicKey(Public(key))
 	if err != nil {
 		panic("audit: " + err.Error()) // of a key that is one
 	}

@@ -25,6 +25,8 @@ type Proof struct {
 	Index     uint64   `json:"index"`     // of the row in its month, from 0
 	Row       string   `json:"row"`       // in its canonical form
 	Path      []string `json:"path"`      // RFC 9162, 2.1.3: hashes, in hex, from the row's to the root
+
+	Keys []json.RawMessage `json:"keys,omitempty"` // the chain of keys, when the signing key was replaced
 }
 
 // Prove finds an event in the archive and proves that it is there. It reads the file of its month once.
@@ -32,6 +34,10 @@ func Prove(ctx context.Context, storage Storage, key ed25519.PublicKey, eventID 
 	id, err := uuid.Parse(eventID)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "invalid", "%.64q is no id of an event.", eventID)
+	}
+	keys, err := ReadKeys(ctx, storage, key)
+	if err != nil {
+		return nil, err
 	}
 	folders, err := foldersOf(ctx, storage)
 	if err != nil {
@@ -43,11 +49,11 @@ func Prove(ctx context.Context, storage Storage, key ed25519.PublicKey, eventID 
 	likely := audit.MonthOf(time.Unix(seconds, 0)).String()
 	slices.SortStableFunc(folders, func(a, b place) int { return rank(b.month == likely) - rank(a.month == likely) })
 	for _, f := range folders {
-		s, err := readManifest(ctx, storage, key, f.path)
+		s, err := readManifest(ctx, storage, keys.of(f.sequence), f.path)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.month, err)
 		}
-		p := &Proof{Manifest: s.raw, Signature: s.signature}
+		p := &Proof{Manifest: s.raw, Signature: s.signature, Keys: keys.raw}
 		found, at := false, uint64(0)
 		err = readMonth(ctx, storage, &s.Manifest, nil, func(line []byte) error {
 			if !found && eventOf(line) == id.String() {
@@ -108,9 +114,18 @@ func pathTo(ctx context.Context, storage Storage, key string, index, size uint64
 
 // Check verifies a proof and returns the manifest of the month that the row was in.
 func (p *Proof) Check(key ed25519.PublicKey) (Manifest, error) {
-	s, err := parseManifest(key, p.Manifest, p.Signature)
+	keys, err := followKeys(p.Keys, key)
 	if err != nil {
 		return Manifest{}, err
+	}
+	var number struct{ Sequence int64 }
+	_ = json.Unmarshal(p.Manifest, &number) // it only says which key to try; the manifest is parsed when that has signed it
+	s, err := parseManifest(keys.of(number.Sequence), p.Manifest, p.Signature)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if problem := keys.wrong(s); problem != "" {
+		return Manifest{}, errors.New(problem)
 	}
 	root, err := parseDigest(s.MerkleRoot)
 	if err != nil {

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"crypto/ed25519"
 	"fmt"
 	"slices"
 
@@ -54,11 +53,11 @@ func (a *Archiver) Restore(ctx context.Context, meta events.Meta, name string, p
 			return err
 		}
 		m = s.Manifest
-		public, ok := a.Key.Public().(ed25519.PublicKey)
-		if !ok {
-			return fmt.Errorf("restore %s: no key", name)
+		keys, err := ReadKeys(ctx, a.Storage, Public(a.Key))
+		if err != nil {
+			return fmt.Errorf("restore %s: %w", name, err)
 		}
-		genuine, err := readManifest(ctx, a.Storage, public, folder(s.Sequence, s.Month))
+		genuine, err := readManifest(ctx, a.Storage, keys.of(s.Sequence), folder(s.Sequence, s.Month))
 		if err != nil {
 			return fmt.Errorf("restore %s: %w", name, err)
 		}

@@ -30,15 +30,15 @@ type Storage interface {
 // errNoObject says that there is no such object.
 var errNoObject = errors.New("there is no such object in the archive")
 
-// Location says where the archive is.
+// Location says where the archive is. It has no default: two archivers with a folder each would split the chain of manifests.
 type Location struct {
-	URL string `env:"ARCHIVE_URL"` // empty: the folder archive in the working directory
+	URL string `env:"ARCHIVE_URL,required,notEmpty"`
 }
 
 // Validate names what is malformed.
 func (l Location) Validate() error {
 	if l.URL == "" {
-		return nil
+		return nil // said already: required
 	}
 	_, err := parseURL(l.URL)
 	return err
@@ -46,14 +46,7 @@ func (l Location) Validate() error {
 
 // Open opens the archive. For an archive in NATS, js is the connection of the user audit-archiver.
 func (l Location) Open(ctx context.Context, js jetstream.JetStream) (Storage, error) {
-	if l.URL != "" {
-		return OpenStorage(ctx, l.URL, js)
-	}
-	dir, err := filepath.Abs("archive")
-	if err != nil {
-		return nil, fmt.Errorf("ARCHIVE_URL: %w", err)
-	}
-	return OpenDir(dir)
+	return OpenStorage(ctx, l.URL, js)
 }
 
 // ObjectStore returns the bucket of an archive in NATS, empty for an archive elsewhere.

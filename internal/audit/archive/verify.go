@@ -50,7 +50,8 @@ type Report struct {
 	Findings []Finding  `json:"findings"`
 }
 
-// Verify checks an archive against the public half of the key that signed it, and needs nothing else: each manifest's signature, that none
+// Verify checks an archive against the public half of the key that signed it, or of one in its chain of keys (see ReadKeys), and needs
+// nothing else: the chain of keys, each manifest's signature, that none
 // is missing in the chain, and of each month every row. onlyMonth, when not empty, is the one whose rows are read. A chain that was
 // cut at its end looks like one that has not grown: compare the last sequence with one that was noted elsewhere, such as a checkpoint.
 //
@@ -58,6 +59,13 @@ type Report struct {
 func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMonth string, progress audit.Progress) (Report, error) {
 	report := Report{Months: []Manifest{}, Findings: []Finding{}}
 	found := func(f Finding) { report.Findings = append(report.Findings, f) }
+	keys, err := ReadKeys(ctx, storage, key)
+	if wrong, ok := isWrong(err); ok {
+		found(Finding{Problem: wrong})
+		return report, nil
+	} else if err != nil {
+		return report, err
+	}
 	folders, err := foldersOf(ctx, storage)
 	if err != nil {
 		return report, err
@@ -75,7 +83,7 @@ func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMon
 			found(Finding{Sequence: next, Problem: fmt.Sprintf("the months with the numbers %d to %d are missing", next, f.sequence-1)})
 		}
 		next = f.sequence + 1
-		s, err := readManifest(ctx, storage, key, f.path)
+		s, err := readManifest(ctx, storage, keys.of(f.sequence), f.path)
 		if wrong, ok := isWrong(err); ok {
 			found(Finding{Sequence: f.sequence, Month: f.month, Problem: "the manifest can't be trusted: " + wrong})
 			last = nil
@@ -90,6 +98,9 @@ func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMon
 		}
 		if last != nil && last.Sequence == s.Sequence-1 && s.Previous != last.name() || s.Sequence == 1 && s.Previous != "" {
 			found(Finding{Sequence: s.Sequence, Month: s.Month, Problem: "the manifest does not follow the one before it"})
+		}
+		if problem := keys.wrong(s); problem != "" {
+			found(Finding{Sequence: s.Sequence, Month: s.Month, Problem: problem})
 		}
 		last = s
 		report.Months = append(report.Months, s.Manifest)
@@ -110,6 +121,9 @@ func Verify(ctx context.Context, storage Storage, key ed25519.PublicKey, onlyMon
 	}
 	if len(folders) == 0 {
 		found(Finding{Problem: "there is no archive here"})
+	}
+	if n := keys.covers(); n >= next {
+		found(Finding{Sequence: n, Problem: fmt.Sprintf("a signing key signed over a month with the number %d, which the archive has not", n)})
 	}
 	return report, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/caarlos0/env/v11"
@@ -80,19 +81,21 @@ func variable(t reflect.Type, field string) string {
 	return field
 }
 
-// validate collects the complaints of v and of the structs in it.
+// validate collects the complaints of v and of the structs in it, each once: a Validate may be promoted from an embedded struct.
 func validate(v reflect.Value) []string {
 	var problems []string
 	if checked, ok := reflect.TypeAssert[interface{ Validate() error }](v.Addr()); ok {
 		if err := checked.Validate(); err != nil {
 			problems = append(problems, strings.Split(err.Error(), "\n")...)
 		}
-		// An outer Validate promoted from an embedded struct is that struct's own.
-		return problems
 	}
 	for i := range v.NumField() {
 		if v.Field(i).Kind() == reflect.Struct && v.Type().Field(i).IsExported() {
-			problems = append(problems, validate(v.Field(i))...)
+			for _, problem := range validate(v.Field(i)) {
+				if !slices.Contains(problems, problem) {
+					problems = append(problems, problem)
+				}
+			}
 		}
 	}
 	return problems

@@ -4,6 +4,7 @@ package auditarchiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -86,12 +87,21 @@ func Run(ctx context.Context, c Config, r service.Runtime) error {
 		if _, err := bus.BindStream(groupCtx, b.JS, bus.Checkpoints, r.Waiting); err != nil {
 			return service.Orderly(groupCtx, err)
 		}
-		return (&archive.Checkpointer{DB: c.Database, JS: b.JS, Key: key, Log: r.Log}).Run(groupCtx)
+		return (&archive.Checkpointer{DB: c.Database, JS: b.JS, Key: key, Log: r.Log, Keys: func(ctx context.Context) (*archive.Keys, error) {
+			storage, err := c.Archive.Open(ctx, b.JS)
+			if err != nil {
+				return nil, err
+			}
+			keys, err := archive.ReadKeys(ctx, storage, archive.Public(key))
+			return keys, errors.Join(err, storage.Close())
+		}}).Run(groupCtx)
 	})
 	copier := backup.NewKeeper(c.Database, b.JS, r.Log, r.Admin.Metrics)
 	group.Go(func() error { return copier.Run(groupCtx) })
 	group.Go(func() error {
-		return service.Consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{HandleBatch: writer.HandleBatch, BatchSize: batchSize})
+		return service.Consume(groupCtx, b, r, bus.AuditArchiver, worker.Config{
+			HandleBatch: writer.HandleBatch, BatchSize: batchSize, Ping: writer.Ping,
+		})
 	})
 	return group.Wait()
 }
