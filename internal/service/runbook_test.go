@@ -255,10 +255,18 @@ func TestRunbookKeyLeaked(t *testing.T) {
 	give(masterKey.Reveal() + "," + next.Reveal())
 	both := next.Reveal() + "," + masterKey.Reveal()
 	give(both)
-	printed := s.shell(t, runbook(t, "key-leaked"), "MASTER_ENCRYPTION_KEYS="+both)
+	blocks := runbook(t, "key-leaked")
+	printed := s.shell(t, blocks[:1], "MASTER_ENCRYPTION_KEYS="+both)
 	require.Contains(t, printed, "nothing stored needs v1")
 	give(next.Reveal())
 	alice.sync(t, s, "completed")
+
+	file, archiveURL := filepath.Join(t.TempDir(), "seed"), "ARCHIVE_URL=file://"+t.TempDir()
+	printed = s.shell(t, blocks[1:], archiveURL, "AUDIT_SIGNING_KEY="+strings.Repeat("A", 43)+"=", "NEW_KEY="+file)
+	require.Contains(t, printed, "key number 2 signs from now on")
+	seed, err := os.ReadFile(file) //nolint:gosec // the test's own
+	require.NoError(t, err)
+	require.Contains(t, s.shell(t, []string{"fdc audit verify"}, archiveURL, "AUDIT_SIGNING_KEY="+string(seed)), "rows are as they were signed for")
 }
 
 // docs/runbooks/google-outage.md: requests don't wait for Google, the operator sees why syncs fail, and what was changed meanwhile
