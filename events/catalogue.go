@@ -53,6 +53,8 @@ var catalogue = [...]Type{
 	define[UserDisabled]("user", "disabled", ScopeUser, "An operator shut a user out; all the user's sessions end."),
 	define[UserEnabled]("user", "enabled", ScopeUser, "An operator let a disabled user sign in again."),
 
+	define[UserErased]("user", "erased", ScopeUser, "A user was erased: nothing of the person is left but the id."),
+
 	define[WorkspaceCreated]("workspace", "created", ScopeWorkspace, "A workspace was made."),
 	define[WorkspaceDataUpdated]("workspace", "data_updated", ScopeWorkspace, "A workspace's document was saved."),
 	define[WorkspaceMemberAdded]("workspace", "member_added", ScopeWorkspace, "A user became a member of a workspace."),
@@ -65,6 +67,10 @@ var catalogue = [...]Type{
 	mayLackUser(define[InvitationWithdrawn]("invitation", "withdrawn", ScopeUser, "An invitation ended without an answer.")),
 	define[InvitationAccepted]("invitation", "accepted", ScopeUser, "A user accepted an invitation; workspace.member_added follows."),
 	define[InvitationDeclined]("invitation", "declined", ScopeUser, "A user declined an invitation."),
+
+	define[WorkspaceRenamed]("workspace", "renamed", ScopeWorkspace, "A workspace got another name."),
+	define[WorkspaceDeleted]("workspace", "deleted", ScopeWorkspace, "A workspace was deleted; its memberships end, each with an event."),
+	define[WorkspaceRestored]("workspace", "restored", ScopeWorkspace, "A deleted workspace was restored; its members return, each with an event."),
 
 	define[TaskCreated]("task", "created", ScopeWorkspace, "A task was made."),
 	define[TaskUpdated]("task", "updated", ScopeWorkspace, "A task changed."),

@@ -15,8 +15,8 @@ func TestCatalogue(t *testing.T) {
 	t.Parallel()
 	contract := map[events.Scope]string{
 		events.ScopeWorkspace: `workspace.created workspace.data_updated workspace.member_added workspace.member_role_changed
-			workspace.member_removed workspace.owner_appointed task.created task.updated task.deleted org.chart_updated`,
-		events.ScopeUser: `session.created session.revoked session.rotated session.reauthenticated user.created user.role_changed user.disabled user.enabled
+			workspace.member_removed workspace.owner_appointed workspace.renamed workspace.deleted workspace.restored task.created task.updated task.deleted org.chart_updated`,
+		events.ScopeUser: `session.created session.revoked session.rotated session.reauthenticated user.created user.role_changed user.disabled user.enabled user.erased
 			google.connected google.disconnected google.reauth_required sync.requested sync.started sync.completed sync.failed sync.retried sync.cancelled sync.progress
 			invitation.created invitation.resent invitation.withdrawn invitation.accepted invitation.declined chat.completed`,
 		events.ScopeSystem: `auth.login_failed access.denied flag.changed audit.partition_created audit.partition_archived

@@ -56,6 +56,12 @@ var examples = []events.Event{
 	example(byOperator, events.UserRoleChanged{UserID: exampleUser, Version: 2, From: events.SystemRoleUser, To: events.SystemRoleAdmin}),
 	example(byOperator, events.UserDisabled{UserID: exampleUser, Version: 3, Reason: "left the company"}),
 	example(byOperator, events.UserEnabled{UserID: exampleUser, Version: 4, Reason: "came back"}),
+	example(byOperator, events.UserErased{UserID: exampleUser, Version: 7, Reason: "asked by letter"}),
+	example(byUser, events.WorkspaceRenamed{WorkspaceID: exampleWorkspace, Version: 6}),
+	example(byUser, events.WorkspaceDeleted{
+		WorkspaceID: exampleWorkspace, Version: 7, DocumentVersion: 8, PurgeAt: time.Date(2026, time.March, 31, 9, 30, 0, 0, time.UTC),
+	}),
+	example(byUser, events.WorkspaceRestored{WorkspaceID: exampleWorkspace, Version: 9}),
 	example(byUser, events.WorkspaceCreated{WorkspaceID: exampleWorkspace, Version: 1}),
 	example(byUser, events.WorkspaceDataUpdated{
 		WorkspaceID: exampleWorkspace, Version: 8, Changed: events.Changed("/board/columns", "/board/title"), Bytes: 20480,

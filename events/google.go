@@ -13,7 +13,7 @@ func (p GoogleConnected) key() key { return googleKey(p.UserID, p.Version) }
 type GoogleDisconnected struct {
 	UserID  string `json:"userId"  rule:"id"      doc:"The user."`
 	Version int64  `json:"version" rule:"version" doc:"The connection's version after the fact."`
-	Reason  string `json:"reason"  rule:"word"    values:"user|account_disabled" doc:"Why."`
+	Reason  string `json:"reason"  rule:"word"    values:"user|account_disabled|account_erased" doc:"Why."`
 }
 
 func (p GoogleDisconnected) key() key { return googleKey(p.UserID, p.Version) }

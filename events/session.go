@@ -8,6 +8,7 @@ const (
 	RevokedRoleChange = "role_change"
 	RevokedExpired    = "expired"
 	RevokedDisabled   = "disabled"
+	RevokedErased     = "erased"
 	RevokedReplaced   = "replaced" // somebody signed in with the same browser
 )
 
@@ -29,7 +30,7 @@ type SessionRevoked struct {
 	SessionID string `json:"sessionId" rule:"id"      doc:"The session (never its token)."`
 	UserID    string `json:"userId"    rule:"id"      doc:"Whose it was."`
 	Version   int64  `json:"version"   rule:"version" doc:"The session's version after the fact."`
-	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled|replaced" doc:"Why it ended."`
+	Reason    string `json:"reason"    rule:"word"    values:"logout|revoked|revoked_others|role_change|expired|disabled|erased|replaced" doc:"Why it ended."`
 }
 
 func (p SessionRevoked) key() key { return sessionKey(p.SessionID, p.UserID, p.Version) }

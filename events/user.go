@@ -43,6 +43,15 @@ type UserEnabled struct {
 
 func (p UserEnabled) key() key { return userKey(p.UserID, p.Version) }
 
+// UserErased is the data of user.erased.
+type UserErased struct {
+	UserID  string `json:"userId"  rule:"id"      doc:"The user, of whom nothing but this id is known any more."`
+	Version int64  `json:"version" rule:"version" doc:"The user's version after the fact."`
+	Reason  string `json:"reason"  rule:"text"    doc:"Why, in the operator's words, or that the user wanted it."`
+}
+
+func (p UserErased) key() key { return userKey(p.UserID, p.Version) }
+
 func userKey(user string, version int64) key {
 	return key{aggregate: "user", id: user, version: version, user: user}
 }

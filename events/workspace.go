@@ -1,5 +1,7 @@
 package events
 
+import "time"
+
 // A member's status, for [WorkspaceMemberAdded].
 const (
 	MemberActive  = "active"
@@ -10,6 +12,8 @@ const (
 const (
 	MemberRemoved = "removed"
 	MemberLeft    = "left"
+
+	MemberWorkspaceDeleted = "workspace_deleted"
 )
 
 // WorkspaceCreated is the data of workspace.created.
@@ -50,7 +54,7 @@ type WorkspaceMemberRemoved struct {
 	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
 	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
 	UserID      string `json:"userId"      rule:"id"      doc:"Who is a member no longer."`
-	Reason      string `json:"reason"      rule:"word"    values:"removed|left" doc:"Whose doing it was."`
+	Reason      string `json:"reason"      rule:"word"    values:"removed|left|workspace_deleted" doc:"Whose doing it was."`
 }
 
 func (p WorkspaceMemberRemoved) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
@@ -64,6 +68,32 @@ type WorkspaceOwnerAppointed struct {
 }
 
 func (p WorkspaceOwnerAppointed) key() key { return workspaceKey(p.WorkspaceID, p.Version, p.UserID) }
+
+// WorkspaceRenamed is the data of workspace.renamed.
+type WorkspaceRenamed struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+}
+
+func (p WorkspaceRenamed) key() key { return workspaceKey(p.WorkspaceID, p.Version, "") }
+
+// WorkspaceDeleted is the data of workspace.deleted.
+type WorkspaceDeleted struct {
+	WorkspaceID     string    `json:"workspaceId"     rule:"id"      doc:"The workspace."`
+	Version         int64     `json:"version"         rule:"version" doc:"The workspace's version after the fact."`
+	DocumentVersion int64     `json:"documentVersion" rule:"count"   doc:"The version of its document."`
+	PurgeAt         time.Time `json:"purgeAt"         rule:"time"    doc:"Until when it can be restored."`
+}
+
+func (p WorkspaceDeleted) key() key { return workspaceKey(p.WorkspaceID, p.Version, "") }
+
+// WorkspaceRestored is the data of workspace.restored.
+type WorkspaceRestored struct {
+	WorkspaceID string `json:"workspaceId" rule:"id"      doc:"The workspace."`
+	Version     int64  `json:"version"     rule:"version" doc:"The workspace's version after the fact."`
+}
+
+func (p WorkspaceRestored) key() key { return workspaceKey(p.WorkspaceID, p.Version, "") }
 
 func workspaceKey(id string, version int64, user string) key {
 	return key{aggregate: "workspace", id: id, version: version, workspace: id, user: user}

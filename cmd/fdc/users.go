@@ -12,7 +12,7 @@ import (
 )
 
 func (c *cli) users() *cobra.Command {
-	return group("users", "Disable and enable users, and make them operators", c.usersDisable(), c.usersEnable(), c.usersRole())
+	return group("users", "Disable, enable and erase users, and make them operators", c.usersDisable(), c.usersEnable(), c.usersRole(), c.usersErase())
 }
 
 // userItem is a user as operators see one.

@@ -17,6 +17,7 @@ import (
 const (
 	endedByUser   = "user"
 	endedDisabled = "account_disabled"
+	endedErased   = "account_erased"
 )
 
 // Bounds of revoking.
@@ -38,6 +39,23 @@ type Access struct{}
 func (Access) RevokeTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error {
 	_, err := endAccess(ctx, tx, meta, userID, endedDisabled)
 	return err
+}
+
+// EraseTx ends a user's access to Google and deletes all that came from there or was to go there. Running jobs lose their lease and end.
+func (Access) EraseTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error {
+	_, err := tx.Exec(ctx, `UPDATE sync_jobs SET lease_token = NULL WHERE user_id = $1 AND status = 'processing'`, userID)
+	if err != nil {
+		return fmt.Errorf("take sync jobs of user %s: %w", userID, err)
+	}
+	if _, err := endAccess(ctx, tx, meta, userID, endedErased); err != nil {
+		return err
+	}
+	for _, table := range []string{"google_task_links", "calendar_events", "sync_state", "sync_settings", "sync_jobs", "google_accounts"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE user_id = $1`, userID); err != nil {
+			return fmt.Errorf("erase %s of user %s: %w", table, userID, err)
+		}
+	}
+	return nil
 }
 
 // endAccess is RevokeTx with a reason. It returns the id of the queued revocation, empty when Google has nothing to revoke.

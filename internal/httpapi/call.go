@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -71,7 +72,11 @@ func (c *call) body() ([]byte, error) {
 	if b.optional && c.request().ContentLength == 0 {
 		return []byte("{}"), nil
 	}
-	return readBody(c.gin.Writer, c.request(), b.media, b.limit)
+	media := b.media
+	if b.merge && strings.HasPrefix(c.request().Header.Get("Content-Type"), mergePatchMedia) {
+		media = mergePatchMedia
+	}
+	return readBody(c.gin.Writer, c.request(), media, b.limit)
 }
 
 // decode reads the request's JSON body into a DTO.

@@ -30,6 +30,7 @@ func limits() []limit {
 		{key: "workspaces/data", perMinute: 120, routes: []string{"getData"}},
 		{key: "workspaces/data:write", perMinute: 30, routes: []string{"putData", "patchData"}},
 		{key: "org-chart", perMinute: 60, routes: []string{"getOrgChart", "putOrgChart"}},
+		{key: "users/export", perMinute: 2, exact: true, routes: []string{"exportUser"}},
 		{key: "google/sync", perMinute: 5, routes: []string{"requestSync"}},
 		{key: "ai/chat", perMinute: 5, exact: true, routes: []string{"chat"}},
 		{key: defaultKey, perMinute: 60},

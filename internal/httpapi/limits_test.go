@@ -21,7 +21,7 @@ func TestTheLimits(t *testing.T) {
 	}
 	require.Equal(t, map[string]numbers{
 		"auth/login": {10, true}, "auth/callback": {10, true}, "workspaces/data": {120, false}, "workspaces/data:write": {30, false},
-		"org-chart": {60, false}, "google/sync": {5, false}, "ai/chat": {5, true}, "default": {60, false},
+		"org-chart": {60, false}, "users/export": {2, true}, "google/sync": {5, false}, "ai/chat": {5, true}, "default": {60, false},
 	}, got)
 }
 
@@ -32,8 +32,8 @@ func TestEveryRouteHasItsLimit(t *testing.T) {
 		"GET /api/workspaces/{id}/data": "workspaces/data", "PUT /api/workspaces/{id}/data": "workspaces/data:write",
 		"PATCH /api/workspaces/{id}/data": "workspaces/data:write", "POST /api/google/sync": "google/sync",
 		"GET /api/workspaces/{id}/org-chart": "org-chart", "PUT /api/workspaces/{id}/org-chart": "org-chart",
-		"POST /api/ai/chat": "ai/chat",
-		"GET /api/health":   "", "GET /api/health/deep": "", "GET /api/ws": "", "GET /api/events": "",
+		"POST /api/ai/chat": "ai/chat", "GET /api/users/me/export": "users/export",
+		"GET /api/health": "", "GET /api/health/deep": "", "GET /api/ws": "", "GET /api/events": "",
 		"GET /api/openapi.json": "", "GET /api/schemas/{eventType}": "",
 		"GET /": "", "GET /ops": "", "GET /ops/status": "", "GET /assets/{name}": "",
 	}

@@ -159,6 +159,9 @@ func (r *route) operation(types typeSchemas) operation {
 			s = types.of(b.dto)
 		}
 		op.Body = &requestBody{Description: b.doc, Required: !b.optional, Content: map[string]mediaType{b.media: {s}}}
+		if b.merge {
+			op.Body.Content[mergePatchMedia] = mediaType{s}
+		}
 	}
 	for _, a := range r.answers {
 		s := &jsonschema.Schema{}

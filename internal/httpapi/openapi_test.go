@@ -162,6 +162,7 @@ func TestTheDocumentNamesReauthentication(t *testing.T) {
 	const within, otherwise = "Needs a sign-in with Google within the last 10 minutes", "; else 403 reauthentication-required, whose loginUrl leads to Google and back."
 	require.Equal(t, map[string]string{
 		"connectGoogle": within + " with switch=true" + otherwise,
+		"eraseUser":     within + otherwise,
 		"setMemberRole": within + " for another user's role" + otherwise,
 		"test":          within + otherwise,
 	}, about)

@@ -172,7 +172,7 @@ func (r *referee) RoundTrip(req *http.Request) (*http.Response, error) {
 	case media == "" && len(body) == 0 && len(reply.Content) == 0:
 	case !ok:
 		r.t.Errorf("%s: the document has no body of type %q: %s", what, media, body)
-	case media == "text/csv", media == "application/x-ndjson", media == "text/html": // no JSON document
+	case media == "text/csv", media == "application/x-ndjson", media == "application/zip", media == "text/html": // no JSON document
 	default:
 		plain, err := decoded(resp.Header.Get("Content-Encoding"), body)
 		if err == nil {

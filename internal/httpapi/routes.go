@@ -45,6 +45,7 @@ type body struct {
 	dto      reflect.Type // nil: any object
 	doc      string
 	optional bool // none at all is {}
+	merge    bool // an object of its own media type, or a merge patch (RFC 7396), which comes to the same
 }
 
 // answer is one good answer.
@@ -59,6 +60,12 @@ type answer struct {
 
 func jsonBody[T any](limit int64) *body {
 	return &body{media: jsonMedia, limit: limit, dto: reflect.TypeFor[T]()}
+}
+
+// orMerge takes a merge patch, too.
+func (b *body) orMerge() *body {
+	b.merge = true
+	return b
 }
 
 func ok[T any](status int, doc string, headers ...string) answer {
@@ -79,7 +86,7 @@ func empty(status int, doc string, headers ...string) answer {
 func routes() []route {
 	var all []route
 	for _, feature := range [][]route{
-		healthRoutes(), authRoutes(), workspaceRoutes(), invitationRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
+		healthRoutes(), authRoutes(), userRoutes(), workspaceRoutes(), invitationRoutes(), dataRoutes(), taskRoutes(), calendarRoutes(), googleRoutes(),
 		auditRoutes(), pushRoutes(), documentRoutes(), pageRoutes(),
 	} {
 		all = append(all, feature...)

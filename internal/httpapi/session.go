@@ -88,8 +88,8 @@ func (c *call) setSession(token string, lifetime time.Duration) {
 }
 
 // changed tells the cache of sessions that what a user's sessions show was changed by this request.
-func (c *call) changed(userID string) {
-	if err := c.api.Identity.Changed(c.ctx(), userID); err != nil {
+func (c *call) changed(userIDs ...string) {
+	if err := c.api.Identity.Changed(c.ctx(), userIDs...); err != nil {
 		c.api.Log.Warn().Err(err).Str("request_id", c.id).Msg("sessions not withdrawn; the invalidator does it")
 	}
 }

@@ -8,12 +8,20 @@ import (
 	"fdc/internal/workspace"
 )
 
-// Workspace is one that the user is in.
+// Workspace is one that the user is in, or was in as its OWNER when it was deleted.
 type Workspace struct {
 	ID        string    `json:"id"        format:"uuid"             doc:"The workspace."`
 	Name      string    `json:"name"      doc:"Its name."`
 	Role      string    `json:"role"      enum:"OWNER|ADMIN|MEMBER" doc:"The user's role in it."`
 	CreatedAt time.Time `json:"createdAt" doc:"When it was made."`
+
+	DeletedAt *time.Time `json:"deletedAt,omitempty" doc:"When it was deleted; in the list of deleted ones only."`
+	PurgeAt   *time.Time `json:"purgeAt,omitempty"   doc:"Until when it can be restored; in the list of deleted ones only."`
+}
+
+// WorkspaceName asks for a workspace to be renamed, or confirms which one is deleted.
+type WorkspaceName struct {
+	Name string `json:"name" min:"1" max:"200" doc:"The new name, in one line; of a workspace that is deleted, its name."`
 }
 
 // NewWorkspace asks for a workspace.
@@ -41,7 +49,8 @@ func workspaceRoutes() []route {
 	const tag = "workspaces"
 	return []route{
 		{
-			method: http.MethodGet, path: "/api/workspaces", id: "listWorkspaces", tag: tag, query: paging(),
+			method: http.MethodGet, path: "/api/workspaces", id: "listWorkspaces", tag: tag, query: append(paging(),
+				flagParam("deleted", "Instead, the deleted ones that the user can restore.")),
 			summary: "The workspaces that the user is in, oldest first.",
 			answers: []answer{ok[Page[Workspace]](http.StatusOK, "A page of them.")},
 			handle:  (*api).listWorkspaces,
@@ -52,6 +61,27 @@ func workspaceRoutes() []route {
 			body:    jsonBody[NewWorkspace](smallBody),
 			answers: []answer{ok[Workspace](http.StatusCreated, "It.")},
 			handle:  (*api).createWorkspace,
+		},
+		{
+			method: http.MethodPatch, path: "/api/workspaces/{id}", id: "renameWorkspace", tag: tag,
+			summary: "Rename a workspace. For OWNER.",
+			body:    jsonBody[WorkspaceName](smallBody).orMerge(),
+			answers: []answer{ok[Workspace](http.StatusOK, "The workspace.")},
+			handle:  (*api).renameWorkspace,
+		},
+		{
+			method: http.MethodDelete, path: "/api/workspaces/{id}", id: "deleteWorkspace", tag: tag,
+			summary: "Delete a workspace, whose name the body repeats. For OWNER, who can restore it for 30 days.",
+			body:    jsonBody[WorkspaceName](smallBody),
+			answers: []answer{empty(http.StatusNoContent, "The workspace is deleted, for all its members.")},
+			handle:  (*api).deleteWorkspace,
+		},
+		{
+			method: http.MethodPost, path: "/api/workspaces/{id}:restore", id: "restoreWorkspace", tag: tag,
+			summary: "Restore a deleted workspace with its members and data. For those who were OWNER of it.",
+			answers: []answer{ok[Workspace](http.StatusOK, "The workspace.")},
+			faults:  []int{http.StatusUnprocessableEntity},
+			handle:  (*api).restoreWorkspace,
 		},
 		{
 			method: http.MethodGet, path: "/api/workspaces/{id}/members", id: "listMembers", tag: tag, query: paging(),
@@ -108,7 +138,83 @@ func each[T, D any](list []T, convert func(T) D) []D {
 	return dtos
 }
 
+func deletedOf(w workspace.Deleted) Workspace {
+	dto := workspaceOf(w.Workspace)
+	deleted, purge := w.DeletedAt.UTC(), w.PurgeAt.UTC()
+	dto.DeletedAt, dto.PurgeAt = &deleted, &purge
+	return dto
+}
+
+func (a *api) listDeleted(c *call) error {
+	list, err := a.Workspaces.Deleted(c.ctx(), c.user())
+	if err != nil {
+		return err
+	}
+	p, err := paginate(c, each(list, deletedOf), func(w Workspace) string { return w.ID }, strings.Compare)
+	if err != nil {
+		return err
+	}
+	return c.json(http.StatusOK, p)
+}
+
+func (a *api) renameWorkspace(c *call) error {
+	var in WorkspaceName
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	w, members, err := a.Workspaces.Rename(c.ctx(), c.meta(), c.user(), c.path("id"), in.Name)
+	if err != nil {
+		return err
+	}
+	c.changed(members...)
+	return c.json(http.StatusOK, workspaceOf(w))
+}
+
+func (a *api) deleteWorkspace(c *call) error {
+	var in WorkspaceName
+	if err := c.decode(&in); err != nil {
+		return err
+	}
+	members, err := a.Workspaces.Delete(c.ctx(), c.meta(), c.user(), c.path("id"), in.Name)
+	if err != nil {
+		return err
+	}
+	c.changed(members...)
+	c.documentChanged(true)
+	return c.empty(http.StatusNoContent)
+}
+
+// documentChanged has the cache hear of a document that was deleted or restored with its workspace.
+func (c *call) documentChanged(deleted bool) {
+	if c.api.Documents == nil {
+		return
+	}
+	doc, err := c.api.Workspaces.DocumentOf(c.ctx(), c.path("id"))
+	switch {
+	case err == nil && deleted:
+		err = c.api.Documents.Withdraw(c.ctx(), map[string]int64{doc.WorkspaceID: doc.Version})
+	case err == nil:
+		err = c.api.Documents.Put(c.ctx(), doc.WorkspaceID, doc.Version, encodeDocument(doc))
+	}
+	if err != nil {
+		c.api.Log.Debug().Err(err).Str("request_id", c.id).Msg("document not withdrawn; the invalidator does it")
+	}
+}
+
+func (a *api) restoreWorkspace(c *call) error {
+	w, members, err := a.Workspaces.Restore(c.ctx(), c.meta(), c.user(), c.path("id"))
+	if err != nil {
+		return err
+	}
+	c.changed(members...)
+	c.documentChanged(false)
+	return c.json(http.StatusOK, workspaceOf(w))
+}
+
 func (a *api) listWorkspaces(c *call) error {
+	if deleted, _ := value[bool](c, "deleted"); deleted {
+		return a.listDeleted(c)
+	}
 	list, err := a.Workspaces.List(c.ctx(), c.user())
 	if err != nil {
 		return err

@@ -216,7 +216,10 @@ func outdated(ctx context.Context, q postgres.Querier, where string, id any) (ma
 // Of a user's sessions those count, too, that ended a moment ago: a node that could not be told of it serves them for some seconds
 // still, and must not show them what was changed on it since.
 const (
-	ofUser     = `s.user_id = $1 AND (s.revoked_at IS NULL OR s.revoked_at > now() - interval '1 minute')`
+	ofUser     = `s.user_id = $1` + recent
+	ofUsers    = `s.user_id = ANY ($1::uuid[])` + recent
+	ofMembers  = `s.user_id IN (SELECT user_id FROM workspace_members WHERE workspace_id = $1)` + recent
+	recent     = ` AND (s.revoked_at IS NULL OR s.revoked_at > now() - interval '1 minute')`
 	ofSessions = `s.id = ANY ($1::uuid[])`
 )
 
@@ -230,13 +233,13 @@ func (s *Service) withdraw(ctx context.Context, outdated map[string]int64) {
 	}
 }
 
-// Changed withdraws from the cache what the user's sessions showed before a commit that was made here. It waits for the bus
+// Changed withdraws from the cache what the users' sessions showed before a commit that was made here. It waits for the bus
 // for 1.5 s at most; see nearcache for what holds when that isn't enough. After an error the invalidator does it.
-func (s *Service) Changed(ctx context.Context, userID string) error {
-	if s.cache == nil {
+func (s *Service) Changed(ctx context.Context, userIDs ...string) error {
+	if s.cache == nil || len(userIDs) == 0 {
 		return nil
 	}
-	list, err := outdated(ctx, s.outbox.Pool(), ofUser, userID)
+	list, err := outdated(ctx, s.outbox.Pool(), ofUsers, userIDs)
 	s.withdraw(ctx, list)
 	return err
 }
@@ -278,6 +281,9 @@ var changing = map[string]func(events.Event) (where string, id any){
 	"google.disconnected":    aboutUser,
 	"google.reauth_required": aboutUser,
 
+	"user.erased": aboutUser,
+
+	"workspace.renamed":             aboutMembers,
 	"workspace.created":             aboutUser,
 	"workspace.member_added":        aboutUser,
 	"workspace.member_role_changed": aboutUser,
@@ -285,6 +291,7 @@ var changing = map[string]func(events.Event) (where string, id any){
 }
 
 func aboutUser(ev events.Event) (string, any)    { return ofUser, ev.UserID }
+func aboutMembers(ev events.Event) (string, any) { return ofMembers, ev.WorkspaceID }
 func aboutSession(ev events.Event) (string, any) { return ofSessions, []string{ev.Subject} }
 
 // Handlers are what to do about those events. It is right whenever it is done, as it depends on the rows of that moment: late, twice or

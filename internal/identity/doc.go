@@ -27,6 +27,8 @@
 //     same transaction tells session.revoked with the reason expired. Its history is in the audit log.
 //   - Disable ends all sessions of a user and the access to Google, and no session begins until Enable. Neither that nor a new role takes away the last operator
 //     who can sign in, whatever happens at one moment.
+//   - Erase takes the address, the name, the Google id and everything that came from Google out of the database in one transaction,
+//     and ends sessions, memberships and the access to Google. A blank row is left for an hour, by which caches find what to withdraw.
 //   - Every fact and its event commit together. Ending what has ended already changes and tells nothing.
 //
 // # Refusals

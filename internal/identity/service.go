@@ -20,12 +20,16 @@ import (
 type WorkspaceMaker interface {
 	// CreateTx makes a workspace and its OWNER.
 	CreateTx(ctx context.Context, tx pgx.Tx, meta events.Meta, ownerID, name string) (id string, err error)
+	// LeaveAllTx ends all memberships of a user who is erased, and deletes the workspaces that have no other member.
+	LeaveAllTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error
 }
 
 // GoogleAccess ends what a user has at Google.
 type GoogleAccess interface {
 	// RevokeTx ends the user's access to Google in the caller's transaction, and all syncs with it.
 	RevokeTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error
+	// EraseTx is RevokeTx for a user who is erased: nothing stays that came from Google or was to go there.
+	EraseTx(ctx context.Context, tx pgx.Tx, meta events.Meta, userID string) error
 }
 
 // Service is the way to users and sessions. It is safe for concurrent use.
@@ -46,6 +50,9 @@ func New(ob *outbox.Outbox, ws WorkspaceMaker, google GoogleAccess) *Service {
 // UseCache makes s look for sessions in c first, as long as on says so. Call it before anything else. What s ends or changes
 // it withdraws from c whether that is on or not.
 func (s *Service) UseCache(c *Cache, on func() bool) { s.cache, s.cached = c, on }
+
+// Pool is the database that s reads.
+func (s *Service) Pool() postgres.Querier { return s.outbox.Pool() }
 
 // signInAttempts is how often a sign-in is tried: when two make the same user at one moment, the second finds it at its
 // second try.

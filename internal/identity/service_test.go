@@ -576,6 +576,8 @@ var errBroken = errors.New("broken")
 
 type brokenMaker struct{}
 
+func (brokenMaker) LeaveAllTx(context.Context, pgx.Tx, events.Meta, string) error { return errBroken }
+
 func (brokenMaker) CreateTx(context.Context, pgx.Tx, events.Meta, string, string) (string, error) {
 	return "", errBroken
 }

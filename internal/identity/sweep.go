@@ -70,6 +70,9 @@ func (s *Service) Run(ctx context.Context, source string, log zerolog.Logger) er
 			n, err = s.Sweep(ctx, meta)
 			total += n
 		}
+		if err == nil {
+			err = s.sweepErased(ctx)
+		}
 		if total > 0 {
 			log.Info().Int("sessions", total).Msg("expired sessions swept")
 		}

@@ -48,7 +48,8 @@ func RunCacheInvalidator(ctx context.Context, c CacheInvalidatorConfig, r Runtim
 		return Orderly(ctx, err)
 	}
 	handlers := identity.NewInvalidator(b.Pool, sessions).Handlers()
-	handlers["workspace.data_updated"] = workspace.NewInvalidator(documents).DataUpdated
+	withdraw := workspace.NewInvalidator(documents).Withdraw
+	handlers["workspace.data_updated"], handlers["workspace.deleted"] = withdraw, withdraw
 	// The monitors outlast the worker, which finishes what it has.
 	monitorCtx, stopMonitors := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopMonitors()

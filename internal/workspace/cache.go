@@ -17,23 +17,26 @@ type Invalidator struct{ cache *nearcache.Monitor }
 // NewInvalidator returns an Invalidator for the bucket of documents, whose keys are workspace ids.
 func NewInvalidator(cache *nearcache.Monitor) *Invalidator { return &Invalidator{cache: cache} }
 
-// DataUpdated withdraws every version before the new one, which may be in the bucket already, and fences their fills. It
-// may be called late, twice or out of order.
-func (i *Invalidator) DataUpdated(ctx context.Context, d *worker.Delivery) error {
+// Withdraw withdraws every version before the new one, which may be in the bucket already, and fences their fills; of a
+// deleted workspace all versions. It may be called late, twice or out of order.
+func (i *Invalidator) Withdraw(ctx context.Context, d *worker.Delivery) error {
 	list := Outdated(d.Event)
 	if list == nil {
-		return worker.Discard(fmt.Errorf("want workspace.data_updated, got %s", d.Event.Type))
+		return worker.Discard(fmt.Errorf("want workspace.data_updated or workspace.deleted, got %s", d.Event.Type))
 	}
 	return i.cache.Withdraw(ctx, list)
 }
 
-// Outdated is what DataUpdated withdraws: a key of the bucket with its newest outdated version; nothing for other events.
+// Outdated is what Withdraw withdraws: a key of the bucket with its newest outdated version; nothing for other events.
 func Outdated(ev events.Event) map[string]int64 {
-	data, ok := ev.Data.(events.WorkspaceDataUpdated)
-	if !ok {
+	switch data := ev.Data.(type) {
+	case events.WorkspaceDataUpdated:
+		return map[string]int64{data.WorkspaceID: data.Version - 1}
+	case events.WorkspaceDeleted:
+		return map[string]int64{data.WorkspaceID: data.DocumentVersion}
+	default:
 		return nil
 	}
-	return map[string]int64{data.WorkspaceID: data.Version - 1}
 }
 
 // DocumentDigest is what tells whether a copy of a document is true, without the document.

@@ -41,6 +41,12 @@
 // newest version while that is locked, so that edits of different parts never conflict; a patch that changes nothing
 // makes no version and no event.
 //
+// # Deletion
+//
+// Delete makes the members former members, so that nobody sees anything of the workspace, and withdraws its open invitations. A former
+// OWNER restores it within RestorableFor (30 days); the document then has a new version, because caches refuse the old one. Purge deletes
+// it for good afterwards. LeaveAllTx ends the memberships of a user who is erased, and deletes workspaces without another member at once.
+//
 // # Locks
 //
 // A user's row is locked before a workspace's, a workspace's before members, invitations and documents. The user's lock guards

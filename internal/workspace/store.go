@@ -33,10 +33,10 @@ func insertDocument(ctx context.Context, tx pgx.Tx, workspaceID string) error {
 	return err
 }
 
-// lockWorkspace holds off every other change of the workspace's members; foreign keys to it stay free.
+// lockWorkspace holds off every other change of the workspace's members; foreign keys to it stay free. A deleted one is missing.
 func lockWorkspace(ctx context.Context, tx pgx.Tx, id string) error {
 	var version int64
-	err := tx.QueryRow(ctx, `SELECT version FROM workspaces WHERE id = $1 FOR NO KEY UPDATE`, id).Scan(&version)
+	err := tx.QueryRow(ctx, `SELECT version FROM workspaces WHERE id = $1 AND deleted_at IS NULL FOR NO KEY UPDATE`, id).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fault.Missing("workspace")
 	}

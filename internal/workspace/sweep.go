@@ -33,7 +33,7 @@ func (s *Service) SweepInvitations(ctx context.Context, meta events.Meta) (int, 
 	return len(list), nil
 }
 
-// Run sweeps invitations every minute until ctx ends, and then returns nil. It continues after every failure of Postgres.
+// Run sweeps invitations and purges deleted workspaces every minute until ctx ends, and then returns nil. It continues after every failure of Postgres.
 func (s *Service) Run(ctx context.Context, source string, log zerolog.Logger) error {
 	meta := events.Meta{Source: source, ActorID: events.SystemActor}
 	again := time.NewTicker(sweepEvery)
@@ -43,8 +43,11 @@ func (s *Service) Run(ctx context.Context, source string, log zerolog.Logger) er
 		for n == sweepBatch && err == nil {
 			n, err = s.SweepInvitations(ctx, meta)
 		}
+		for more := true; more && err == nil; {
+			more, err = s.Purge(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
-			log.Warn().Err(err).Msg("expired invitations not swept")
+			log.Warn().Err(err).Msg("expired invitations and deleted workspaces not swept")
 		}
 		select {
 		case <-ctx.Done():

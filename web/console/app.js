@@ -165,7 +165,7 @@ async function signOut() {
 }
 
 // What changes where the user is, or who they are.
-const mine = ["workspace.created", "workspace.member_added", "workspace.member_removed", "workspace.member_role_changed", "user.role_changed",
+const mine = ["workspace.created", "workspace.member_added", "workspace.member_removed", "workspace.member_role_changed", "workspace.renamed", "user.role_changed",
   "google.connected", "google.disconnected", "google.reauth_required"].map((type) => `fdc.${type}.v1`);
 
 /** Says what went wrong on the way to Google and back: ?problem=CODE. */

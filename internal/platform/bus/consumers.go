@@ -39,10 +39,11 @@ func Consumers() []Consumer {
 			Filters: []string{
 				"evt.session.created.v1.>", "evt.session.revoked.v1.>", "evt.session.rotated.v1.>",
 				"evt.session.reauthenticated.v1.>",
-				"evt.user.role_changed.v1.>", "evt.user.disabled.v1.>", "evt.user.enabled.v1.>",
+				"evt.user.role_changed.v1.>", "evt.user.disabled.v1.>", "evt.user.enabled.v1.>", "evt.user.erased.v1.>",
 				"evt.google.connected.v1.>", "evt.google.disconnected.v1.>", "evt.google.reauth_required.v1.>",
 				"evt.workspace.created.v1.>", "evt.workspace.member_added.v1.>", "evt.workspace.member_role_changed.v1.>",
 				"evt.workspace.member_removed.v1.>", "evt.workspace.data_updated.v1.>",
+				"evt.workspace.renamed.v1.>", "evt.workspace.deleted.v1.>",
 			},
 			AckWait: 10 * time.Second, MaxAckPending: 2000, MaxAttempts: 8,
 		},
