@@ -93,8 +93,8 @@ func session(jar string) (string, error) {
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		columns := strings.Split(strings.TrimPrefix(lines.Text(), "#HttpOnly_"), "\t")
-		if len(columns) == 7 && columns[5] == "fdc_session" {
-			return "fdc_session=" + columns[6], nil
+		if len(columns) == 7 && (columns[5] == "fdc_session" || columns[5] == "__Host-fdc_session") { // the latter over https
+			return columns[5] + "=" + columns[6], nil
 		}
 	}
 	if err := lines.Err(); err != nil {

@@ -97,14 +97,14 @@ func authRoutes() []route {
 			},
 			answers: []answer{empty(http.StatusFound, "To the path that login was asked to return to, with the session's cookie; "+
 				"with ?error=… when Google gave no consent, or for another account than before; with ?problem=… when a re-authentication failed.",
-				"Location", "Set-Cookie")},
+				"Location").sometimes("Set-Cookie")},
 			faults: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusUnprocessableEntity},
 			handle: (*api).callback,
 		},
 		{
 			method: http.MethodPost, path: "/api/auth/logout", id: "logout", tag: tag,
 			summary: "End this session.",
-			answers: []answer{empty(http.StatusNoContent, "It is over.", "Set-Cookie")},
+			answers: []answer{empty(http.StatusNoContent, "It is over.", "Set-Cookie", "Clear-Site-Data")},
 			handle:  (*api).logout,
 		},
 		{
@@ -128,7 +128,7 @@ func authRoutes() []route {
 		{
 			method: http.MethodDelete, path: "/api/auth/sessions/{id}", id: "revokeSession", tag: tag,
 			summary: "End one of the user's sessions.",
-			answers: []answer{empty(http.StatusNoContent, "It is over.")},
+			answers: []answer{empty(http.StatusNoContent, "It is over.").sometimes("Set-Cookie", "Clear-Site-Data")},
 			handle:  (*api).revokeSession,
 		},
 	}
@@ -160,6 +160,10 @@ func (a *api) callback(c *call) error {
 	state, _ := value[string](c, "state")
 	flow, err := a.signInOf(c, state)
 	if err != nil {
+		// Opened a second time: the first has signed in and used up its cookie. Nothing follows from the query any more.
+		if c.authenticate() == nil {
+			return c.redirect("/")
+		}
 		return c.loginFailed(err, identity.FailedState)
 	}
 	a.forgetSignIn(c, state)
@@ -246,7 +250,7 @@ func (a *api) logout(c *call) error {
 	if err := a.Identity.Logout(c.ctx(), c.meta(), c.session.ID); err != nil {
 		return err
 	}
-	c.setSession("", 0)
+	c.signedOut()
 	return c.empty(http.StatusNoContent)
 }
 
@@ -340,7 +344,7 @@ func (a *api) revokeSession(c *call) error {
 		return err
 	}
 	if c.path("id") == c.session.ID {
-		c.setSession("", 0)
+		c.signedOut()
 	}
 	return c.empty(http.StatusNoContent)
 }

@@ -40,7 +40,7 @@ var (
 	noContent   = []string{"default-src 'none'; frame-ancestors 'none'"}
 	noStore     = []string{"no-store"}
 	sameOrigin  = []string{"same-origin"}
-	strictHTTPS = []string{"max-age=31536000"}
+	strictHTTPS = []string{"max-age=31536000; includeSubDomains"}
 )
 
 // serve is the way of every request: begin, the checks that the route's entry asks for, the handler, end.

@@ -94,7 +94,7 @@ type (
 )
 
 // document describes the table.
-func document(table []route, origin string) []byte {
+func document(table []route, origin, cookie string) []byte {
 	types := make(typeSchemas)
 	doc := openAPI{
 		OpenAPI: "3.1.0",
@@ -121,7 +121,7 @@ func document(table []route, origin string) []byte {
 	doc.Components = map[string]any{
 		"schemas": types.components(),
 		"securitySchemes": map[string]any{
-			"session": map[string]string{"type": "apiKey", "in": "cookie", "name": sessionCookie},
+			"session": map[string]string{"type": "apiKey", "in": "cookie", "name": cookie},
 		},
 	}
 	text, err := json.Marshal(doc)

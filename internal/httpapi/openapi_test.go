@@ -113,7 +113,7 @@ func TestTheDocumentIsWhole(t *testing.T) {
 			Schemas map[string]*jsonschema.Schema `json:"schemas"`
 		} `json:"components"`
 	}
-	text := document(routes(), "https://fdc.example")
+	text := document(routes(), "https://fdc.example", "__Host-fdc_session")
 	require.NoError(t, json.Unmarshal(text, &doc))
 	require.Equal(t, "3.1.0", doc.OpenAPI)
 	for name, s := range doc.Components.Schemas {
@@ -149,7 +149,7 @@ func TestTheDocumentNamesReauthentication(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal(document(append(routes(), route{
 		method: http.MethodPost, path: "/api/test", id: "test", tag: "test", reauth: always,
-	}), "https://fdc.example"), &doc))
+	}), "https://fdc.example", "__Host-fdc_session"), &doc))
 	about := map[string]string{}
 	for _, operations := range doc.Paths {
 		for _, op := range operations {

@@ -128,7 +128,7 @@ func (c *call) fail(err error) {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	if p.Status == http.StatusUnauthorized {
-		h.Set("WWW-Authenticate", `Cookie realm="fdc", cookie-name="`+sessionCookie+`"`)
+		h.Set("WWW-Authenticate", `Cookie realm="fdc", cookie-name="`+c.api.sessionName+`"`)
 	}
 	c.problemType = p.Type
 	body, encodeErr := json.Marshal(p)

@@ -62,6 +62,8 @@ type Config struct {
 type api struct {
 	Config
 	origin      string // of PublicURL
+	sessionName string // of the session's cookie
+	signInName  string // the beginning of the names of sign-ins' cookies
 	crossOrigin *http.CrossOriginProtection
 	requests    *prometheus.HistogramVec
 	budgets     map[string]*budget // by key
@@ -89,6 +91,7 @@ func newAPI(cfg Config) *api {
 		site:        theSite(),
 	}
 	a.pagePolicy = pagePolicy(a.origin)
+	a.sessionName, a.signInName = a.cookieName(sessionCookie), a.cookieName(signInCookie)
 	cfg.Metrics.MustRegister(a.requests)
 	// Behind a proxy the Host header may be an inner name, so that the protection itself can't recognise our own origin.
 	if err := a.crossOrigin.AddTrustedOrigin(a.origin); err != nil {
@@ -107,7 +110,7 @@ func originOf(u *url.URL) string {
 }
 
 func (a *api) router(table []route) http.Handler {
-	a.document = document(table, a.origin)
+	a.document = document(table, a.origin, a.sessionName)
 	gin.SetMode(gin.ReleaseMode) // or Gin prints every route
 	engine := gin.New()
 	engine.HandleMethodNotAllowed = true

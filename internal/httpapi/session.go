@@ -14,14 +14,17 @@ import (
 )
 
 const (
-	sessionCookie = "fdc_session"
-	maxToken      = 256 // characters; far more than a token has
+	sessionCookie = "fdc_session" // the name without hostPrefix
+	// hostPrefix keeps a cookie's name from other hosts and from plain http: a browser takes it only from this host over https, with Path=/
+	// (RFC 6265bis, 4.1.3.2).
+	hostPrefix = "__Host-"
+	maxToken   = 256 // characters; far more than a token has
 )
 
 // The answers to whoever has to sign in.
 var (
 	errNoSession   = fault.New(fault.Unauthenticated, "", "Sign in first.")
-	errTwoSessions = fault.New(fault.Unauthenticated, "", "There are several cookies "+sessionCookie+"; delete them and sign in again.")
+	errTwoSessions = fault.New(fault.Unauthenticated, "", "There are several session cookies; delete them and sign in again.")
 )
 
 // renewPatience is how long a request waits for the database to renew its token.
@@ -30,7 +33,7 @@ const renewPatience = 2 * time.Second
 // token is what the request's cookie holds. Several cookies that differ are none: their order says nothing of where they come
 // from (RFC 6265, 4.2.2), and one may be of a neighbouring host that wants the user to work in a session of its own making.
 func (c *call) token() (string, error) {
-	cookies := c.request().CookiesNamed(sessionCookie)
+	cookies := c.request().CookiesNamed(c.api.sessionName)
 	if len(cookies) == 0 {
 		return "", errNoSession
 	}
@@ -80,12 +83,26 @@ func (c *call) renew() {
 	}
 }
 
-// setSession puts a token into the session's cookie, or deletes that when lifetime is zero; the last one counts.
+// setSession puts a token into the session's cookie, or deletes that when lifetime is zero; the last one counts. A cookie from
+// before the prefix is deleted.
 func (c *call) setSession(token string, lifetime time.Duration) {
-	h := c.gin.Writer.Header()
-	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(s string) bool { return strings.HasPrefix(s, sessionCookie+"=") })
-	c.addCookie(c.api.cookie(sessionCookie, token, "/", lifetime))
+	h, name := c.gin.Writer.Header(), c.api.sessionName
+	h["Set-Cookie"] = slices.DeleteFunc(h["Set-Cookie"], func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	if name != sessionCookie && len(c.request().CookiesNamed(sessionCookie)) > 0 {
+		c.addCookie(c.api.cookie(sessionCookie, "", 0))
+	}
+	c.addCookie(c.api.cookie(name, token, lifetime))
 }
+
+// signedOut deletes the session's cookie and has the browser delete what it keeps of this origin: answers in its cache, among them
+// pages to go back to, and storage. It does not say "cookies", which would delete those of neighbouring hosts, too
+// (Clear Site Data, 3.1).
+func (c *call) signedOut() {
+	c.setSession("", 0)
+	c.gin.Writer.Header()["Clear-Site-Data"] = clearSiteData
+}
+
+var clearSiteData = []string{`"cache", "storage"`}
 
 // changed tells the cache of sessions that what a user's sessions show was changed by this request.
 func (c *call) changed(userIDs ...string) {
@@ -94,15 +111,23 @@ func (c *call) changed(userIDs ...string) {
 	}
 }
 
+// cookieName is a cookie's name in the browser.
+func (a *api) cookieName(name string) string {
+	if a.secure() {
+		return hostPrefix + name
+	}
+	return name
+}
+
 // cookie is a cookie that scripts can't read and other sites can't send along with unsafe requests. A lifetime of zero
 // deletes it.
-func (a *api) cookie(name, value, path string, lifetime time.Duration) *http.Cookie {
+func (a *api) cookie(name, value string, lifetime time.Duration) *http.Cookie {
 	maxAge := int(lifetime.Seconds())
 	if lifetime <= 0 {
 		maxAge = -1
 	}
 	return &http.Cookie{ //nolint:gosec // Secure but for plain HTTP on loopback
-		Name: name, Value: value, Path: path, MaxAge: maxAge,
+		Name: name, Value: value, Path: "/", MaxAge: maxAge,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: a.secure(),
 	}
 }

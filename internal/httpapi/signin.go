@@ -17,10 +17,9 @@ import (
 
 const (
 	signInCookie   = "fdc_oauth_" // and the start of the state, so that sign-ins in several tabs don't disturb each other
-	signInPath     = "/api/auth"
 	signInLifetime = 10 * time.Minute
 	signInPurpose  = "httpapi/sign-in"
-	maxSignIns     = 8 // under way in one browser, or the Cookie header outgrows the server's limit
+	maxSignIns     = 4 // under way in one browser, which sends all of them with every request
 
 	maxRedirect   = 1024
 	maxHint       = 320
@@ -64,7 +63,7 @@ func (a *api) toGoogle(c *call, flow signIn, hint string) error {
 	}
 	a.limitSignIns(c)
 	sealed := base64.RawURLEncoding.EncodeToString(a.Keys.Seal(signInPurpose, plain))
-	c.addCookie(a.cookie(signInName(flow.State), sealed, signInPath, signInLifetime))
+	c.addCookie(a.cookie(a.signInNameOf(flow.State), sealed, signInLifetime))
 	return c.redirect(a.Google.AuthURL(flow.State, flow.Verifier, a.callbackURL(), hint, flow.purpose()))
 }
 
@@ -73,7 +72,7 @@ func (a *api) signInOf(c *call, state string) (signIn, error) {
 	if len(state) != len(rand.Text()) {
 		return signIn{}, errSignIn
 	}
-	cookie, err := c.request().Cookie(signInName(state))
+	cookie, err := c.request().Cookie(a.signInNameOf(state))
 	if err != nil {
 		return signIn{}, errSignIn
 	}
@@ -97,14 +96,14 @@ func (a *api) openSignIn(value string) (flow signIn, err error) {
 }
 
 func (a *api) forgetSignIn(c *call, state string) {
-	c.addCookie(a.cookie(signInName(state), "", signInPath, 0))
+	c.addCookie(a.cookie(a.signInNameOf(state), "", 0))
 }
 
 // limitSignIns deletes the cookies of unfinished sign-ins when there are too many.
 func (a *api) limitSignIns(c *call) {
 	var names []string
 	for _, cookie := range c.request().Cookies() {
-		if strings.HasPrefix(cookie.Name, signInCookie) {
+		if strings.HasPrefix(cookie.Name, a.signInName) {
 			names = append(names, cookie.Name)
 		}
 	}
@@ -112,11 +111,11 @@ func (a *api) limitSignIns(c *call) {
 		return
 	}
 	for _, name := range names {
-		c.addCookie(a.cookie(name, "", signInPath, 0))
+		c.addCookie(a.cookie(name, "", 0))
 	}
 }
 
-func signInName(state string) string { return signInCookie + state[:8] }
+func (a *api) signInNameOf(state string) string { return a.signInName + state[:8] }
 
 func (a *api) callbackURL() string { return a.origin + "/api/auth/callback" }
 

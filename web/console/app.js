@@ -55,12 +55,22 @@ async function attempt(work) {
     await work();
   } catch (err) {
     if (err instanceof DOMException && err.name === "AbortError") return;
-    if (err instanceof Problem && err.status === 401) return signedOut(t("ended"));
+    if (err instanceof Problem && err.status === 401) {
+      forget();
+      return signedOut(t("ended"));
+    }
     if (reauthenticate(err)) return;
     const more = err instanceof Problem && err.retryAfter > 0 ? " " + t("retryIn", { seconds: err.retryAfter }) : "";
     toast((err instanceof Error ? err.message : String(err)) + more, true);
     if (!(err instanceof Problem)) throw err;
   }
+}
+
+/** Deletes what the console has stored about its user. The language stays: it is nobody's secret, and the page goes on in it. */
+function forget() {
+  localStorage.clear();
+  sessionStorage.clear();
+  setLanguage(language);
 }
 
 /** @param {string} [why] */
@@ -161,6 +171,7 @@ async function create() {
 
 async function signOut() {
   await api("/api/auth/logout", { method: "POST" });
+  forget();
   signedOut();
 }
 
@@ -198,7 +209,10 @@ async function start() {
     },
     onResync: () => received.load(),
     onStatus: (status) => {
-      if (status === "ended") return signedOut(t("ended"));
+      if (status === "ended") {
+        forget();
+        return signedOut(t("ended"));
+      }
       const shown = document.getElementById("live");
       if (!shown || status === "closed") return;
       shown.className = "status " + status;
