@@ -2,6 +2,11 @@ package web_test
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -54,4 +59,53 @@ func TestReauthenticationInABrowser(t *testing.T) {
 	choose(email)
 	require.Equal(t, "not-found", ask(), "there is no such member")
 	require.Empty(t, alice.complaints())
+}
+
+// A page of another site that sends its visitor to the sign-in gets a page with a button, which nobody has pressed yet.
+func TestAnotherSiteSignsNobodyIn(t *testing.T) {
+	t.Parallel()
+	at := stack(t)
+	email := account(t, at.Google, "Alice")
+	login := at.HTTP + "/api/auth/login?redirect=/%23tasks&login_hint=" + url.QueryEscape(email)
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, `<a href="`+strings.ReplaceAll(login, "&", "&amp;")+`">Win a prize</a>`) // the browser may have gone
+	}))
+	t.Cleanup(other.Close)
+	alice := visit(t, at.HTTP)
+	alice.do("another site", navigate(strings.Replace(other.URL, "127.0.0.1", "localhost", 1)))
+	value[bool](alice, `(setTimeout(() => document.querySelector("a").click()), true)`)
+	alice.sees(".welcome", "Another page has sent you here")
+	require.Equal(t, 401, value[int](alice, `fetch("/api/auth/session").then(r => r.status)`))
+	require.NotEqual(t, "rgba(0, 0, 0, 0)", value[string](alice, `getComputedStyle(document.querySelector("a.primary")).backgroundColor`), "in the console's dress")
+	alice.click("a.primary")
+	alice.sees("#live", "Live")
+	require.Equal(t, email, value[string](alice, `fetch("/api/auth/session").then(r => r.json()).then(s => s.user.email)`))
+	require.Empty(t, alice.complaints())
+}
+
+// What the console has stored goes with the session, whether the console or the browser has to do it.
+func TestSignOutLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	alice, email := founder(t, stack(t), "tasks")
+	const left = `Object.keys(localStorage).concat(Object.keys(sessionStorage)).sort().join()`
+	const fill = `(localStorage.setItem("workspace", "x"), localStorage.setItem("syncs-x", "[]"), sessionStorage.setItem("y", "z"), localStorage.setItem("language", "en"), true)`
+	value[bool](alice, fill)
+	alice.press("Sign out")
+	alice.sees(".welcome", "Sign in with Google")
+	require.Contains(t, []string{"", "language"}, value[string](alice, left), "the header may come first")
+
+	alice.signIn(email, "tasks")
+	value[bool](alice, fill)
+	require.Equal(t, 204, value[int](alice, `fetch("/api/auth/logout", { method: "POST" }).then(r => r.status)`))
+	alice.holds(`!localStorage.getItem("workspace") && !localStorage.getItem("syncs-x")`, "the browser's, by Clear-Site-Data")
+
+	// A session that is ended elsewhere takes it along as well.
+	alice.signIn(email, "tasks")
+	value[bool](alice, fill)
+	elsewhere := visit(t, alice.base)
+	elsewhere.signIn(email, "devices")
+	value[int](elsewhere, `fetch("/api/auth/sessions", { method: "DELETE" }).then(r => r.status)`)
+	alice.sees(".notice", "Your session has ended")
+	require.Equal(t, "language", value[string](alice, left))
 }
