@@ -13,9 +13,31 @@ import (
 // The actors that are not users. Every other actor id is a user's.
 const (
 	SystemActor    = "system"    // background work: schedules, workers, migrations
-	OperatorActor  = "operator"  // the fdc command
+	OperatorActor  = "operator"  // the fdc command, of somebody without a name: see NamedOperator
 	AnonymousActor = "anonymous" // a request without a session
 )
+
+// operatorPrefix begins the actor id of an operator with a name: operator:alice@host.
+const operatorPrefix = OperatorActor + ":"
+
+// NamedOperator returns the actor id of the operator of that name: OperatorActor, a colon and the name, in which each character other than
+// ASCII letters, digits and any of ._@+- becomes an underscore. It cuts the name to 128 characters. Without a name it is OperatorActor.
+func NamedOperator(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && isOperatorByte(byte(r)) {
+			return r
+		}
+		return '_'
+	}, name)
+	if name == "" {
+		return OperatorActor
+	}
+	return operatorPrefix + name[:min(len(name), maxOperator)]
+}
+
+func isOperatorByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("._@+-", c) >= 0
+}
 
 // SystemScope is the scope id of events that belong to no workspace and no user.
 const SystemScope = "system"
@@ -25,6 +47,7 @@ const (
 	maxSubject   = 256
 	maxRequestID = 256
 	maxUserAgent = 512
+	maxOperator  = 128
 )
 
 // Event is one fact in its CloudEvents 1.0 envelope. Make one with [New] or [Decode].
@@ -35,7 +58,7 @@ type Event struct {
 	Subject string    // the aggregate's id; for a fact that stands alone, what it is about
 	Time    time.Time // when it happened: UTC, whole microseconds (what Postgres holds)
 
-	ActorID     string // who did it: a user's id, or one of the actors above; never empty
+	ActorID     string // who did it: a user's id, one of the actors above, or a named operator; never empty
 	UserID      string // whom it concerns, if anyone
 	WorkspaceID string // where, if anywhere
 	RequestID   string // the HTTP request behind it, if any
@@ -195,7 +218,7 @@ func (e Event) problems(t *Type) []error {
 	check(validSource(e.Source), "source", "/fdc/<service>")
 	check(validSubject(e.Subject), "subject", "1 to 256 letters, digits and any of -_.:/")
 	check(validTime(e.Time), "time", "UTC, whole microseconds, a year from 1970 to 9999")
-	check(validActor(e.ActorID), "actorid", "a UUID or system, operator or anonymous")
+	check(validActor(e.ActorID), "actorid", "a UUID, system, operator, operator:NAME or anonymous")
 	check(e.UserID == "" || ValidID(e.UserID), "userid", "a UUID")
 	check(e.WorkspaceID == "" || ValidID(e.WorkspaceID), "workspaceid", "a UUID")
 	check(validRequestID(e.RequestID), "requestid", "up to 256 visible ASCII characters")
@@ -219,9 +242,11 @@ func validActor(s string) bool {
 	switch s {
 	case SystemActor, OperatorActor, AnonymousActor:
 		return true
-	default:
-		return ValidID(s)
 	}
+	if name, ok := strings.CutPrefix(s, operatorPrefix); ok {
+		return name != "" && NamedOperator(name) == s
+	}
+	return ValidID(s)
 }
 
 func validSubject(s string) bool {

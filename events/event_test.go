@@ -111,6 +111,30 @@ func TestNewSpellsAddressesInOneWay(t *testing.T) {
 	require.ErrorContains(t, events.New(meta, "", exampleOf("task.created").Data).Validate(), "ip: want an IP address")
 }
 
+// An operator's name is what the operating system or a person made of it; the actor id is always a valid one.
+func TestNamedOperator(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"": "operator", "alice@host": "operator:alice@host", `CORP\Alice Doe@host.example`: "operator:CORP_Alice_Doe@host.example",
+		"アリス@host": "operator:___@host", "a\n\x00b": "operator:a__b", "\xff": "operator:_", "a:b": "operator:a_b",
+		strings.Repeat("a", 1000): "operator:" + strings.Repeat("a", 128),
+	} {
+		got := events.NamedOperator(name)
+		require.Equal(t, want, got)
+		ev := events.New(events.Meta{Source: "/fdc/cli", ActorID: got}, "", exampleOf("flag.changed").Data)
+		require.NoError(t, ev.Validate())
+		body, err := events.Encode(ev)
+		require.NoError(t, err)
+		decoded, err := events.Decode(body)
+		require.NoError(t, err)
+		require.Equal(t, got, decoded.ActorID)
+	}
+	for _, actor := range []string{"operator:", "operator:a b", "operator:a:b", "operator:é", "operator:" + strings.Repeat("a", 129), "operators", "system:a"} {
+		ev := events.New(events.Meta{Source: "/fdc/cli", ActorID: actor}, "", exampleOf("flag.changed").Data)
+		require.ErrorContains(t, ev.Validate(), "actorid", actor)
+	}
+}
+
 func TestAggregates(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{

@@ -57,8 +57,8 @@ func (t *Type) schema() schema {
 			{"datacontenttype", schema{{"const", dataContentType}, {"description", "The form of the data."}}},
 			{"dataschema", schema{{"const", schemaPrefix + t.Name}, {"description", "The JSON Schema of the type."}}},
 			{"actorid", schema{
-				{"anyOf", []schema{idSchema(), {{"enum", []string{SystemActor, OperatorActor, AnonymousActor}}}}},
-				{"description", "Who did it: a user, system (background work), operator (the fdc command) or anonymous (nobody signed in)."},
+				{"anyOf", []schema{idSchema(), {{"enum", []string{SystemActor, OperatorActor, AnonymousActor}}}, {{"type", "string"}, {"pattern", "^operator:[A-Za-z0-9._@+-]{1,128}$"}}}},
+				{"description", "Who did it: a user, system (background work), operator:NAME (the fdc command), operator (the same, without a name) or anonymous (nobody signed in)."},
 			}},
 			{"userid", idSchema().with("description", "The user whom it concerns, if any.")},
 			{"workspaceid", idSchema().with("description", "The workspace where it happened, if any.")},

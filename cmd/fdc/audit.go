@@ -46,7 +46,7 @@ type auditTools struct {
 }
 
 func (t *auditTools) archiver(c *cli) *archive.Archiver {
-	return archive.NewArchiver(archive.Config{Database: t.config.Database, Storage: t.storage, Key: t.key, Log: zerolog.New(c.stderr).Level(zerolog.WarnLevel)})
+	return archive.NewArchiver(archive.Config{Database: t.config.Database, Storage: t.storage, Key: t.key, By: c.operatorMeta(), Log: zerolog.New(c.stderr).Level(zerolog.WarnLevel)})
 }
 
 // withAudit runs fn with the database, NATS, the archive and the key of the environment, or of a running fdc dev.
@@ -283,7 +283,7 @@ func (c *cli) auditRestore() *cobra.Command {
 					return c.planned()
 				}
 				progress := c.bar()
-				m, err = archiver.Restore(ctx, operatorMeta(), args[0], progress.tell)
+				m, err = archiver.Restore(ctx, c.operatorMeta(), args[0], progress.tell)
 				progress.end()
 				if err != nil {
 					return err
@@ -505,7 +505,7 @@ func (c *cli) auditRebuild() *cobra.Command {
 				}
 				defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // everything is committed by then
 				progress := c.bar()
-				r, err := audit.Rebuild(ctx, conn, t.js, operatorMeta(), args[0], yes, progress.tell)
+				r, err := audit.Rebuild(ctx, conn, t.js, c.operatorMeta(), args[0], yes, progress.tell)
 				progress.end()
 				if err != nil {
 					return err
@@ -588,7 +588,7 @@ func (c *cli) auditExport() *cobra.Command {
 			defer pool.Close()
 			export := func(w io.Writer) error {
 				progress := c.bar()
-				rows, err := service.ExportAudit(ctx, audit.NewLog(outbox.New(pool, nil)), operatorMeta(), f, format, w, func(done int64) {
+				rows, err := service.ExportAudit(ctx, audit.NewLog(outbox.New(pool, nil)), c.operatorMeta(), f, format, w, func(done int64) {
 					progress.tell("exporting", done, 0)
 				})
 				progress.end()
@@ -606,7 +606,7 @@ func (c *cli) auditExport() *cobra.Command {
 	cmd.Flags().StringVar(&f.WorkspaceID, "workspace", "", "only this workspace, by id")
 	cmd.Flags().StringVar(&from, "from", "", "the first moment, an RFC 3339 time or a date")
 	cmd.Flags().StringVar(&to, "to", "", "the moment to stop before")
-	cmd.Flags().StringVar(&f.ActorID, "actor", "", "only what this user did, by id")
+	cmd.Flags().StringVar(&f.ActorID, "actor", "", "only what this user did, by id; or system, anonymous, operator:NAME, or operator for all of them")
 	cmd.Flags().StringVar(&f.Action, "action", "", "only this action, such as task.created")
 	cmd.Flags().StringVar(&format, "format", "ndjson", "ndjson or csv")
 	cmd.Flags().StringVar(&file, "out", "", outHelp)

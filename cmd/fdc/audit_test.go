@@ -49,6 +49,7 @@ func (d *dev) testAudit(t *testing.T) {
 	d.run(t, daemon.ExitOK, "audit", "archive", "2024-01", "--yes")
 	require.Equal(t, audit.StateArchived, state())
 	require.Equal(t, "0 ", sum())
+	d.audited(t, "audit.partition_archived", "2024-01", 1)
 	table, _ := d.run(t, daemon.ExitOK, "audit", "partitions")
 	require.Regexp(t, `2024-01 +archived +9000 .*---`, table)
 

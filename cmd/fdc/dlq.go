@@ -111,7 +111,7 @@ func (c *cli) dlqList() *cobra.Command {
 func (c *cli) dlqRequeue() *cobra.Command {
 	var reason string
 	cmd := c.letterCommand("requeue", "requeued", func(ctx context.Context, dead *replay.DeadLetters, letters []replay.Letter, progress func(int)) (int, error) {
-		return dead.Requeue(ctx, operatorMeta(), letters, reason, progress)
+		return dead.Requeue(ctx, c.operatorMeta(), letters, reason, progress)
 	}, func() error { return checkReason(reason) })
 	cmd.Short = "Give dead letters to their consumer again"
 	cmd.Long = "requeue gives dead letters to the consumer that gave up on them, and to no other, and takes them out of DEAD. One that fails again\n" +
@@ -123,7 +123,7 @@ func (c *cli) dlqRequeue() *cobra.Command {
 func (c *cli) dlqDiscard() *cobra.Command {
 	var reason string
 	cmd := c.letterCommand("discard", "discarded", func(ctx context.Context, dead *replay.DeadLetters, letters []replay.Letter, progress func(int)) (int, error) {
-		return dead.Discard(ctx, operatorMeta(), letters, reason, progress)
+		return dead.Discard(ctx, c.operatorMeta(), letters, reason, progress)
 	}, func() error {
 		if reason == "" {
 			return usage("dlq discard wants --reason, for the audit log")

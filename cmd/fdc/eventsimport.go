@@ -58,7 +58,7 @@ func (c *cli) eventsImport() *cobra.Command {
 					return fmt.Errorf("%w; what is there stays, and the same command goes on behind it", err)
 				}
 				if plan.Count > 0 {
-					err = recordReplay(ctx, pool, replay.State{
+					err = c.recordReplay(ctx, pool, replay.State{
 						Consumer: bus.Events, ID: events.NewID(), Count: plan.Count, First: plan.FirstSequence, Last: plan.LastSequence, StartedAt: time.Now(),
 					})
 				}

@@ -85,10 +85,18 @@ func (c *cli) printEffects(effects []service.Effect) error {
 		if e.Sequence > 0 {
 			place = fmt.Sprintf("%s %d", e.Source, e.Sequence)
 		}
-		err := c.printf("%10s  %s %s %s\n%12s%s\n", "+"+e.Time.Sub(began).Round(time.Millisecond).String(), what, e.Subject, c.paint(dim, "("+place+")"), "", e.Data)
+		err := c.printf("%10s  %s %s %s\n%12s%s\n", "+"+e.Time.Sub(began).Round(time.Millisecond).String(), what, e.Subject, c.paint(dim, "("+place+by(e.ActorID)+")"), "", e.Data)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// by says who did it, if it is known.
+func by(actor string) string {
+	if actor == "" {
+		return ""
+	}
+	return ", by " + actor
 }

@@ -88,7 +88,7 @@ func (c *cli) flagsSet() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withFlags(cmd.Context(), func(ctx context.Context, store *flags.Store) error {
-				v, err := store.Set(ctx, operatorMeta(), args[0], args[1] == events.FlagOn, reason, lasting)
+				v, err := store.Set(ctx, c.operatorMeta(), args[0], args[1] == events.FlagOn, reason, lasting)
 				switch {
 				case fault.KindOf(err) == fault.Invalid:
 					return &daemon.UsageError{Err: err}
@@ -120,7 +120,7 @@ func (c *cli) flagsClear() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withFlags(cmd.Context(), func(ctx context.Context, store *flags.Store) error {
-				if _, err := store.Clear(ctx, operatorMeta(), args[0]); err != nil {
+				if _, err := store.Clear(ctx, c.operatorMeta(), args[0]); err != nil {
 					return err
 				}
 				item := itemOf(args[0], flags.Value{}, false)

@@ -53,7 +53,7 @@ func (c *cli) keysRotate() *cobra.Command {
 				report := keyReport{Current: keys.Current(), Rotated: yes}
 				var failed error
 				if yes {
-					report.Resealed, failed = google.Reseal(ctx, operatorMeta(), func(n int64) {
+					report.Resealed, failed = google.Reseal(ctx, c.operatorMeta(), func(n int64) {
 						fmt.Fprintf(c.stderr, "%d sealed anew\n", n) //nolint:errcheck // progress is no part of the result
 					})
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fdc/events"
 	"fdc/internal/platform/daemon"
 )
 
@@ -25,14 +26,19 @@ type cli struct {
 
 	data string
 	json bool
+	as   string // who the operator is; empty: as the operating system says
+	id   string // of the requests that this run makes
 }
 
 // execute runs the command line. A mistake in it is a *daemon.UsageError.
 func execute(ctx context.Context, environ map[string]string, args []string, stdout, stderr io.Writer) error {
-	c := &cli{environ: environ, stdout: stdout, stderr: stderr}
+	c := &cli{environ: environ, stdout: stdout, stderr: stderr, id: events.NewID()}
 	root := c.root()
 	began := false
-	root.PersistentPreRun = func(*cobra.Command, []string) { began = true }
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		began = true
+		return checkName(c.as)
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !began {
@@ -52,6 +58,7 @@ func (c *cli) root() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&c.data, "data", ".fdc", "data directory of fdc dev")
 	root.PersistentFlags().BoolVar(&c.json, "json", false, "print JSON")
+	root.PersistentFlags().StringVar(&c.as, "as", "", "who changes something, for the audit log; by default the user and host of the operating system, alice@host")
 	root.AddCommand(c.dev(), c.migrate(), c.status(), c.googleEmulator(), c.version(), c.health(), c.demoSeed())
 	root.AddCommand(c.events(), c.replay(), c.dlq(), c.sessions(), c.users(), c.workspaces(), c.flags(), c.keys(), c.audit())
 	root.AddCommand(c.doctor(), c.explain())

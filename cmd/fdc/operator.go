@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/user"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -17,9 +20,33 @@ import (
 	"fdc/internal/platform/postgres"
 )
 
-// operatorMeta is the circumstance of what an operator does with this command.
-func operatorMeta() events.Meta {
-	return events.Meta{Source: "/fdc/cli", ActorID: events.OperatorActor}
+// operatorMeta is the circumstance of what an operator does with this command: who, and an id that `fdc explain` finds it by.
+func (c *cli) operatorMeta() events.Meta {
+	name := c.as
+	if name == "" {
+		name = systemName()
+	}
+	return events.Meta{Source: "/fdc/cli", ActorID: events.NamedOperator(name), RequestID: c.id}
+}
+
+// systemName names the user of the operating system and the host: alice@host. In a container without such a user it is their number.
+func systemName() string {
+	name := "uid-" + strconv.Itoa(os.Getuid())
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		name = u.Username
+	}
+	if host, err := os.Hostname(); err == nil && host != "" {
+		name += "@" + host
+	}
+	return name
+}
+
+// checkName says what is wrong with --as. What the operating system says is cleaned; a person can be told.
+func checkName(as string) error {
+	if as != "" && events.NamedOperator(as) != events.OperatorActor+":"+as {
+		return usage("--as wants up to 128 ASCII letters, digits and any of ._@+-")
+	}
+	return nil
 }
 
 // operatorPatience bounds a command that asks and answers.

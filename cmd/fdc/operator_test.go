@@ -29,7 +29,7 @@ func TestOperatorCommands(t *testing.T) {
 	d := startDev(t, append([]string{"--data", filepath.Join(t.TempDir(), "data")}, anyPorts...)...)
 	t.Run("beside", func(t *testing.T) { //nolint:paralleltest // the stack is shared
 		for name, test := range map[string]func(*testing.T){
-			"people": d.testPeople, "events": d.testEvents, "watch": d.testWatch, "comfort": d.testComfort,
+			"people": d.testPeople, "hosts": d.testHosts, "events": d.testEvents, "watch": d.testWatch, "comfort": d.testComfort,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -50,6 +50,27 @@ func (d *dev) testPeople(t *testing.T) {
 	t.Run("workspaces", d.testWorkspaces)
 	t.Run("flags", d.testFlags)
 	t.Run("explain", d.testExplain)
+}
+
+// testHosts is a page that has rebound its name to a loopback address, or one of another origin.
+func (d *dev) testHosts(t *testing.T) {
+	t.Helper()
+	status := func(address string, change func(*http.Request)) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
+		require.NoError(t, err)
+		change(r)
+		answer, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		return answer.StatusCode
+	}
+	for _, address := range []string{d.HTTP + "/api/health", d.Google + "/_emulator/requests", d.Metrics} {
+		require.Equal(t, http.StatusMisdirectedRequest, status(address, func(r *http.Request) { r.Host = "evil.example:8080" }), address)
+		require.Equal(t, http.StatusOK, status(address, func(r *http.Request) { r.Host = "localhost:" + r.URL.Port() }), address)
+		require.Equal(t, http.StatusOK, status(address, func(*http.Request) {}), address)
+	}
+	require.Equal(t, http.StatusForbidden, status(d.Google+"/_emulator/requests", func(r *http.Request) { r.Header.Set("Origin", d.HTTP) }))
 }
 
 // run runs a command against the stack, wants its exit code, and returns what it printed.
@@ -81,8 +102,8 @@ func (d *dev) audited(t *testing.T, action, target string, count int) {
 	var found int
 	require.Eventually(t, func() bool {
 		err := conn.QueryRow(t.Context(), `
-			SELECT count(*) FROM audit_logs WHERE action = $1 AND target_id = $2 AND actor_id = $3`,
-			action, target, events.OperatorActor).Scan(&found)
+			SELECT count(*) FROM audit_logs WHERE action = $1 AND target_id = $2 AND actor_id = $3 AND request_id <> ''`,
+			action, target, events.NamedOperator(systemName())).Scan(&found)
 		return err == nil && found == count
 	}, patience, 20*time.Millisecond, "audited %s of %s", action, target)
 }
@@ -202,6 +223,25 @@ func (d *dev) testUsers(t *testing.T) {
 	d.run(t, daemon.ExitOK, append(enable, "--yes")...)
 	require.Equal(t, http.StatusOK, d.get(t, browser, login))
 	d.audited(t, "user.enabled", bob.ID, 1)
+
+	// Who says so goes on record by their name, and the run as one that explain finds.
+	d.run(t, daemon.ExitUsage, append(disable, "--yes", "--as", "two words")...)
+	d.run(t, daemon.ExitOK, append(disable, "--yes", "--as", "carol@ops")...)
+	var by string
+	var entry struct{ ActorID, Action, RequestID string }
+	require.Eventually(t, func() bool {
+		by, _ = d.run(t, daemon.ExitOK, "audit", "export", "--actor", "operator:carol@ops", "--action", "user.disabled")
+		return by != ""
+	}, patience, 20*time.Millisecond)
+	require.NoError(t, json.Unmarshal([]byte(by), &entry))
+	require.Equal(t, "operator:carol@ops", entry.ActorID)
+	explained, _ := d.run(t, daemon.ExitOK, "explain", entry.RequestID)
+	require.Regexp(t, `user\.disabled .*by operator:carol@ops`, explained)
+	all, _ := d.run(t, daemon.ExitOK, "audit", "export", "--actor", "operator", "--action", "user.disabled")
+	require.Contains(t, all, "operator:carol@ops")
+	require.Contains(t, all, events.NamedOperator(systemName()))
+	d.run(t, daemon.ExitOK, append(enable, "--yes")...)
+	require.Equal(t, http.StatusOK, d.get(t, browser, login))
 
 	d.json(t, &plan, "users", "role", "SA", "--user", email)
 	require.Equal(t, userList{Items: []userItem{{ID: bob.ID, Email: email, SystemRole: "USER", Sessions: 1}}}, plan)

@@ -199,7 +199,7 @@ func (c *cli) replayRun(ctx context.Context, o *replayOptions) error {
 		if o.file != "" {
 			return c.replayFile(ctx, o, r, pool, plan)
 		}
-		order := bus.ReplayOrder{ID: events.NewID(), Rate: o.rate, StartedAt: time.Now(), StartedBy: events.OperatorActor}
+		order := bus.ReplayOrder{ID: events.NewID(), Rate: o.rate, StartedAt: time.Now(), StartedBy: c.operatorMeta().ActorID}
 		state, err := r.Begin(ctx, o.consumer, o.selection, plan, order)
 		if err != nil {
 			return err
@@ -222,7 +222,7 @@ func (c *cli) replayFile(ctx context.Context, o *replayOptions, r *replay.Replay
 	done := replay.State{
 		Consumer: o.to, ID: id, Count: plan.Count, First: plan.FirstSequence, Last: plan.LastSequence, StartedAt: began,
 	}
-	if err := recordReplay(ctx, pool, done); err != nil {
+	if err := c.recordReplay(ctx, pool, done); err != nil {
 		return err
 	}
 	return c.printReplayed(done, nil)
@@ -286,7 +286,7 @@ func (c *cli) follow(ctx context.Context, r *replay.Replays, end func(), pool *p
 		return err
 	}
 	// Whoever is killed between the two finds the replay done, and records it again: as the same event.
-	if err := recordReplay(lastCtx, pool, done); err != nil {
+	if err := c.recordReplay(lastCtx, pool, done); err != nil {
 		return fmt.Errorf("all is handled, but not recorded: %w; try again with fdc replay --to %s --resume", err, done.Consumer)
 	}
 	if err := r.Remove(lastCtx, done.Consumer); err != nil {
@@ -296,8 +296,8 @@ func (c *cli) follow(ctx context.Context, r *replay.Replays, end func(), pool *p
 }
 
 // recordReplay leaves ops.replayed, once for each id.
-func recordReplay(ctx context.Context, pool *pgxpool.Pool, s replay.State) error {
-	fact := events.New(operatorMeta(), "", events.OpsReplayed{
+func (c *cli) recordReplay(ctx context.Context, pool *pgxpool.Pool, s replay.State) error {
+	fact := events.New(c.operatorMeta(), "", events.OpsReplayed{
 		Consumer: s.Consumer, Count: s.Count, FirstSequence: int64(s.First), LastSequence: int64(s.Last), //nolint:gosec // sequences of a stream
 	})
 	fact.ID = s.ID

@@ -100,7 +100,7 @@ func (c *cli) revokeOne(ctx context.Context, users *identity.Service, id string,
 		return err
 	}
 	if yes {
-		if err := users.Revoke(ctx, operatorMeta(), user.ID, id); err != nil {
+		if err := users.Revoke(ctx, c.operatorMeta(), user.ID, id); err != nil {
 			return err
 		}
 	}
@@ -120,7 +120,7 @@ func (c *cli) revokeAll(ctx context.Context, users *identity.Service, email stri
 	if !yes {
 		return c.printRevocation(user, items, nil, false)
 	}
-	ids, err := users.RevokeAll(ctx, operatorMeta(), user.ID)
+	ids, err := users.RevokeAll(ctx, c.operatorMeta(), user.ID)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (c *cli) usersDisable() *cobra.Command {
 		"other OWNER who can sign in. Without --yes it prints whom it would disable. It needs PostgreSQL only, and works while NATS is away."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		err := c.changeUser(cmd.Context(), flags, "DISABLED", func(ctx context.Context, users *identity.Service, id string) error {
-			_, err := users.Disable(ctx, operatorMeta(), id, flags.reason)
+			_, err := users.Disable(ctx, c.operatorMeta(), id, flags.reason)
 			return err
 		})
 		if err != nil {
@@ -49,7 +49,7 @@ func (c *cli) usersEnable() *cobra.Command {
 	cmd.Long = "enable lets a disabled user sign in again. The sessions from before stay ended, and Google has to be connected again. Without --yes it prints whom it would enable."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.changeUser(cmd.Context(), flags, "ENABLED", func(ctx context.Context, users *identity.Service, id string) error {
-			return users.Enable(ctx, operatorMeta(), id, flags.reason)
+			return users.Enable(ctx, c.operatorMeta(), id, flags.reason)
 		})
 	}
 	return cmd
@@ -69,7 +69,7 @@ func (c *cli) usersRole() *cobra.Command {
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return c.changeUser(cmd.Context(), flags, "MADE "+args[0], func(ctx context.Context, users *identity.Service, id string) error {
-			return users.SetSystemRole(ctx, operatorMeta(), id, args[0])
+			return users.SetSystemRole(ctx, c.operatorMeta(), id, args[0])
 		})
 	}
 	return cmd

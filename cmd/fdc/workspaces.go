@@ -66,7 +66,7 @@ func (c *cli) appointOwner(ctx context.Context, users *identity.Service, workspa
 		}
 		return c.planned()
 	}
-	if err := workspaces.AppointOwner(ctx, operatorMeta(), workspaceID, user.ID, flags.reason); err != nil {
+	if err := workspaces.AppointOwner(ctx, c.operatorMeta(), workspaceID, user.ID, flags.reason); err != nil {
 		return asUsage(err)
 	}
 	return show("MADE OWNER", true)

@@ -239,7 +239,11 @@ func (f Filter) query(after Position, limit int) (sql string, args []any) {
 	if !f.To.IsZero() {
 		add("occurred_at < $%d", f.To)
 	}
-	if f.ActorID != "" {
+	switch f.ActorID {
+	case "":
+	case events.OperatorActor: // all of them, with and without a name
+		add(`(actor_id = $%[1]d OR actor_id LIKE $%[1]d || ':%%')`, f.ActorID)
+	default:
 		add("actor_id = $%d", f.ActorID)
 	}
 	if f.Action != "" {

@@ -23,7 +23,7 @@ type AuditEntry struct {
 	EventID     string          `json:"eventId"     format:"uuid" doc:"The event that it tells of."`
 	OccurredAt  time.Time       `json:"occurredAt"  doc:"When it happened."`
 	Action      string          `json:"action"      doc:"What happened, such as task.created."`
-	ActorID     string          `json:"actorId"     doc:"Who did it: a user's id, or system, operator or anonymous."`
+	ActorID     string          `json:"actorId"     doc:"Who did it: a user's id, system, operator, operator:NAME or anonymous."`
 	UserID      *string         `json:"userId"      doc:"Whom it concerns."`
 	WorkspaceID *string         `json:"workspaceId" doc:"Where."`
 	Target      AuditTarget     `json:"target"      doc:"To what it happened."`
@@ -69,7 +69,7 @@ func auditRoutes() []route {
 		summary: "A workspace's audit log, newest first; for its owners and admins.",
 		query: append(paging(),
 			moment("from", "The first moment, an RFC 3339 time or a date."), moment("to", "The moment to stop before."),
-			word("actor", "Only what this user did, by id; or system, operator, anonymous."),
+			word("actor", "Only what this user did, by id; or system, anonymous, operator:NAME, or operator for all of them."),
 			word("action", "Only this action, such as task.created."),
 		),
 		headers: []header{{"Accept", "application/x-ndjson or text/csv exports all that match; limit and cursor are ignored then."}},

@@ -240,7 +240,7 @@ func LetterHistory(ctx context.Context, q postgres.Querier, l Letter) ([]LetterA
 	rows, err := q.Query(ctx, `
 		SELECT occurred_at, action, coalesce((changes->>'sequence')::bigint, 0), actor_id, coalesce(changes->>'reason', '')
 		FROM audit_logs
-		WHERE occurred_at >= $1 AND actor_id = $2 AND target_id = $3 AND changes->>'eventId' = $4
+		WHERE occurred_at >= $1 AND (actor_id = $2 OR actor_id LIKE $2 || ':%') AND target_id = $3 AND changes->>'eventId' = $4
 		      AND action IN ('ops.dead_letter_requeued', 'ops.dead_letter_discarded')
 		ORDER BY occurred_at`, since, events.OperatorActor, l.Consumer, id)
 	if err != nil {

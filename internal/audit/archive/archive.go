@@ -47,7 +47,8 @@ type Config struct {
 	Database  postgres.Config
 	Storage   Storage // nil when Run opens it
 	Key       ed25519.PrivateKey
-	Retention int // months after the current one's that stay in the log
+	By        events.Meta // of what it records; zero: the audit-archiver by itself
+	Retention int         // months after the current one's that stay in the log
 	Log       zerolog.Logger
 	Metrics   prometheus.Registerer // nil for a command
 }
@@ -69,6 +70,9 @@ func NewArchiver(c Config) *Archiver {
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "audit_archive_failures_total", Help: "Attempts to archive or to drop a month that failed.",
 		}),
+	}
+	if a.By.ActorID == "" {
+		a.By = events.Meta{Source: audit.Source, ActorID: events.SystemActor}
 	}
 	a.Log = c.Log.With().Str("component", "audit").Logger()
 	if c.Metrics != nil {
@@ -300,7 +304,7 @@ func (a *Archiver) store(ctx context.Context, conn *pgx.Conn, m audit.Month, est
 			if err := insertManifest(ctx, tx, s); err != nil {
 				return err
 			}
-			return outbox.Append(ctx, tx, events.New(events.Meta{Source: audit.Source, ActorID: events.SystemActor}, "", events.AuditPartitionArchived{
+			return outbox.Append(ctx, tx, events.New(a.By, "", events.AuditPartitionArchived{
 				Month: s.Month, Rows: s.Rows, Bytes: s.Bytes, SHA256: s.SHA256, MerkleRoot: s.MerkleRoot,
 			}))
 		})
