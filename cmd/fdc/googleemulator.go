@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fdc/internal/devstack"
 	"fdc/internal/devstack/googleemu"
 	"fdc/internal/platform/daemon"
 	"fdc/internal/platform/telemetry"
@@ -42,7 +43,7 @@ func (c *cli) googleEmulator() *cobra.Command {
 			if err := c.printf("ready {\"google\":\"http://%s\"}\n", listener.Addr()); err != nil {
 				return errors.Join(err, listener.Close())
 			}
-			server := &http.Server{Handler: emulator, ReadHeaderTimeout: 10 * time.Second}
+			server := &http.Server{Handler: devstack.LoopbackOnly(emulator, listener, addr), ReadHeaderTimeout: 10 * time.Second}
 			return daemon.ServeHTTP(cmd.Context(), server, listener, time.Second)
 		},
 	}

@@ -149,10 +149,11 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer stopOuter()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		server := &http.Server{Handler: emulator, ReadHeaderTimeout: 10 * time.Second}
+		server := &http.Server{Handler: LoopbackOnly(emulator, googleListener, o.Google), ReadHeaderTimeout: 10 * time.Second}
 		return daemon.ServeHTTP(outer, server, googleListener, time.Second)
 	})
 	admin := daemon.NewAdmin()
+	admin.Wrap = func(h http.Handler) http.Handler { return LoopbackOnly(h, metricsListener, o.Metrics) }
 	group.Go(func() error { return admin.Serve(outer, metricsListener) })
 	group.Go(func() error {
 		defer stopOuter()
@@ -196,6 +197,7 @@ func (s *stack) run(ctx context.Context, admin *daemon.Admin, httpListener net.L
 		return service.RunAPI(ctx, service.APIConfig{
 			Common: s.common("api"), Google: s.oauth(), Keys: keys, PublicURL: service.PublicURL{URL: public}, SyncAsync: true,
 			RateLimitFactor: service.RateFactor(s.RateLimitFactor), Listener: httpListener,
+			Wrap: func(h http.Handler) http.Handler { return LoopbackOnly(h, httpListener, s.HTTP) },
 		}, r)
 	})
 	start(bus.Syncer, func(ctx context.Context, r service.Runtime) error {

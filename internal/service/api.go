@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -49,6 +50,8 @@ type APIConfig struct {
 
 	// Listener replaces HTTPAddr when the caller has opened it already.
 	Listener net.Listener `env:"-"`
+	// Wrap goes around the handler, if it is given.
+	Wrap func(http.Handler) http.Handler `env:"-"`
 }
 
 // KeyConfig holds the keys that seal what is stored.
@@ -214,6 +217,10 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		Status: func(ctx context.Context) (any, error) { return ReadStatus(ctx, b.JS, b.Pool, nil) }, Gather: r.Admin.Gather,
 		Checks: b.checks, Log: r.Log, Metrics: r.Admin.Metrics,
 	})
+
+	if c.Wrap != nil {
+		handler = c.Wrap(handler)
+	}
 
 	// The relay and the limiter outlive the last request, which they publish and count.
 	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))

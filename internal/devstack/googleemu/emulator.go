@@ -120,7 +120,24 @@ func (e *Emulator) Close() error {
 }
 
 // ServeHTTP answers Google's paths and the control API's.
-func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, "/_emulator/") && fromAnotherOrigin(r) {
+		http.Error(w, "The control API refuses pages of other origins.", http.StatusForbidden)
+		return
+	}
+	e.mux.ServeHTTP(w, r)
+}
+
+// fromAnotherOrigin reports whether a page of another origin makes the request. Programs send neither of the two headers.
+func fromAnotherOrigin(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "same-origin", "none":
+	default:
+		return true
+	}
+	origin := r.Header.Get("Origin")
+	return origin != "" && origin != "http://"+r.Host && origin != "https://"+r.Host
+}
 
 // now is the emulator's time: the clock's plus what the control API added, in the resolution of Google's timestamps.
 // The caller holds e.mu.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -306,4 +307,33 @@ func TestLatencyEndsWithTheEmulator(t *testing.T) {
 	require.NoError(t, w.Close())
 	require.Error(t, <-ended)
 	require.Empty(t, w.st.user(ann).calendar("primary").Events, "what never answered never happened")
+}
+
+// A page that a developer happens to visit controls no emulator: not even by a request that needs no preflight.
+func TestControlRefusesOtherOrigins(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ask := func(method, path string, header ...string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, w.base+path, strings.NewReader(`{"email":"new@example.com","name":"New"}`))
+		require.NoError(t, err)
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		answer, err := http.DefaultClient.Do(r)
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		return answer.StatusCode
+	}
+	for _, header := range [][]string{
+		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain"},
+		{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1:1"}, {"Origin", w.base, "Sec-Fetch-Site", "same-site"},
+	} {
+		for _, path := range []string{"POST /_emulator/users", "DELETE /_emulator/faults", "GET /_emulator/requests", "POST /_emulator/token"} {
+			method, at, _ := strings.Cut(path, " ")
+			require.Equal(t, http.StatusForbidden, ask(method, at, header...), "%s %v", path, header)
+		}
+	}
+	require.Equal(t, http.StatusOK, ask(http.MethodGet, "/_emulator/requests", "Origin", w.base, "Sec-Fetch-Site", "same-origin"))
+	require.Less(t, ask(http.MethodPost, "/_emulator/users"), 300, "a program")
 }

@@ -18,6 +18,9 @@ import (
 // Admin answers /healthz (the process lives), /readyz (its services have all they need) and /metrics. One Admin serves
 // all services of a process.
 type Admin struct {
+	// Wrap goes around the handler that Serve serves, if it is set before.
+	Wrap func(http.Handler) http.Handler
+
 	registry *prometheus.Registry
 
 	mu       sync.Mutex
@@ -130,7 +133,11 @@ func answer(w http.ResponseWriter, status int, body any) {
 
 // Serve answers on the listener until ctx ends.
 func (a *Admin) Serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: a.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	handler := a.Handler()
+	if a.Wrap != nil {
+		handler = a.Wrap(handler)
+	}
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	return ServeHTTP(ctx, server, listener, time.Second)
 }
 
