@@ -24,7 +24,7 @@ func TestWhatNeedsAReauthentication(t *testing.T) {
 	w := shared(t)
 	alice, bob := w.signIn("alice"), w.signIn("bob")
 	members := "/api/workspaces/" + alice.home() + "/members"
-	require.Equal(t, http.StatusCreated, alice.send(http.MethodPost, members, object{"email": w.email("bob"), "role": "MEMBER"}).status)
+	alice.takeIn(bob, alice.home())
 	promote := func() *result { return alice.send(http.MethodPut, members+"/"+bob.id(), object{"role": "ADMIN"}) }
 	require.Equal(t, http.StatusOK, promote().status, "the sign-in was a moment ago")
 
