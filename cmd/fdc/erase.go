@@ -25,7 +25,7 @@ func (c *cli) usersErase() *cobra.Command {
 			if !flags.yes {
 				return errors.Join(c.printUser("TO BE ERASED", item, false), c.planned())
 			}
-			if err := users.Erase(ctx, operatorMeta(), item.ID, flags.reason); err != nil {
+			if err := users.Erase(ctx, c.operatorMeta(), item.ID, flags.reason); err != nil {
 				return asUsage(err)
 			}
 			item.Sessions, item.Disabled = 0, true
