@@ -86,6 +86,6 @@ func (a *api) eraseUser(c *call) error {
 	if err := a.Identity.Erase(c.ctx(), c.meta(), c.user(), erasedByUser); err != nil {
 		return err
 	}
-	c.setSession("", 0)
+	c.signedOut()
 	return c.empty(http.StatusNoContent)
 }
