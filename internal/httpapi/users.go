@@ -27,7 +27,7 @@ func userRoutes() []route {
 			method: http.MethodDelete, path: "/api/users/me", id: "eraseUser", tag: tag, reauth: always,
 			summary: "Erase the user for good: sessions, memberships, access to Google, settings and the address. " +
 				"Workspaces without another member are deleted with their data. 409 while the user is the last OWNER of one with members.",
-			answers: []answer{empty(http.StatusNoContent, "The user is erased.")},
+			answers: []answer{empty(http.StatusNoContent, "The user is erased.", "Set-Cookie", "Clear-Site-Data")},
 			faults:  []int{http.StatusConflict},
 			handle:  (*api).eraseUser,
 		},
