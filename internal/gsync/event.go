@@ -1,7 +1,10 @@
 package gsync
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"sync"
 	"time"
 	_ "time/tzdata" // the zones of events don't depend on the machine
 
@@ -126,12 +129,35 @@ func readTime(t *calendar.EventDateTime, calendarZone string) (time.Time, bool) 
 
 // location is a zone by its name; UTC for one that nobody knows.
 func location(name string) *time.Location {
-	if name == "" || name == "Local" {
-		return time.UTC
+	if loc := zone(name); loc != nil {
+		return loc
 	}
-	loc, err := time.LoadLocation(name)
-	if err != nil {
-		return time.UTC
+	return time.UTC
+}
+
+// maxZones bounds the names that are remembered; there are about 600 zones.
+const maxZones = 2000
+
+// zones remembers what names mean: a look-up reads files, and a calendar may ask for one at each of thousands of events.
+var zones = struct {
+	sync.Mutex
+	named map[string]*time.Location
+}{named: map[string]*time.Location{}}
+
+// zone is a zone by its name; nil for one that nobody knows.
+func zone(name string) *time.Location {
+	if name == "" || name == "Local" {
+		return nil
+	}
+	zones.Lock()
+	defer zones.Unlock()
+	loc, known := zones.named[name]
+	if !known {
+		loc, _ = time.LoadLocation(name) // nil with an error: nobody knows it
+		if len(zones.named) >= maxZones {
+			clear(zones.named)
+		}
+		zones.named[name] = loc
 	}
 	return loc
 }
@@ -176,15 +202,19 @@ func (row *eventRow) findBounds() {
 // seriesBounds are generous: a day on either side makes up for dates, which are no instants.
 func seriesBounds(row *eventRow, from, to time.Time) (starts, ends string) {
 	const forever = "infinity"
-	s, err := newSeries(row)
+	b := newBudget(context.Background(), maxSeriesSteps) // a page's events take no longer than its transaction does
+	s, err := newSeries(b, row)
+	if errors.Is(err, errSteps) {
+		return "-" + forever, forever
+	}
 	if err != nil || s.open() {
 		if err == nil && s.startsEarlier() {
 			return "-" + forever, forever
 		}
 		return from.UTC().Format(time.RFC3339), forever
 	}
-	last, ok := s.last()
-	if !ok {
+	last, err := s.last(b)
+	if err != nil {
 		return "-" + forever, forever
 	}
 	latest := last.Add(to.Sub(from) + 24*time.Hour)

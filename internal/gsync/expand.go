@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,29 +19,32 @@ import (
 // Bounds of a read.
 const (
 	maxWindow = 400 * 24 * time.Hour
-	maxEvents = 50_000  // in one answer
-	maxSteps  = 100_000 // through one series; also what a rule without sense costs
-	maxRepeat = 10_000  // days, weeks, months or years between instances
+	maxEvents = 50_000 // in one answer
 )
+
+// warnTooCostly is what the user reads at a series whose instances are not known.
+const warnTooCostly = "This event repeats in a way that takes too long to work out. It is shown once, at its start."
 
 // CalendarEvent is an event, or one instance of a recurring one, as a calendar shows it.
 type CalendarEvent struct {
-	ID               string `json:"id"`
-	CalendarID       string `json:"calendarId"`
-	Title            string `json:"title"`
-	Start            string `json:"start"` // RFC 3339 in UTC; a date when AllDay
-	End              string `json:"end"`   // exclusive
-	AllDay           bool   `json:"allDay"`
-	TimeZone         string `json:"timeZone"`
-	Status           string `json:"status"`           // confirmed or tentative
-	RecurringEventID string `json:"recurringEventId"` // of an instance
-	HTMLLink         string `json:"htmlLink"`
+	ID               string   `json:"id"`
+	CalendarID       string   `json:"calendarId"`
+	Title            string   `json:"title"`
+	Start            string   `json:"start"` // RFC 3339 in UTC; a date when AllDay
+	End              string   `json:"end"`   // exclusive
+	AllDay           bool     `json:"allDay"`
+	TimeZone         string   `json:"timeZone"`
+	Status           string   `json:"status"`           // confirmed or tentative
+	RecurringEventID string   `json:"recurringEventId"` // of an instance
+	HTMLLink         string   `json:"htmlLink"`
+	Warnings         []string `json:"warnings"` // sentences for the user about what is not as at Google
 
 	starts time.Time
 }
 
 // Events returns what the user's calendars show between from and to, ordered by start: events that end after from and
-// start before to. Series are expanded; events that FDC itself made from tasks are left out. A window longer than 400 days
+// start before to. Series are expanded; events that FDC itself made from tasks are left out. A series whose expansion would cost
+// too much is there once, at its start, even when that lies outside of the window, with a warning. A window longer than 400 days
 // or upside down is fault.Malformed.
 func (s *Service) Events(ctx context.Context, userID string, from, to time.Time) ([]CalendarEvent, error) {
 	if !from.Before(to) {
@@ -64,7 +68,7 @@ func (s *Service) Events(ctx context.Context, userID string, from, to time.Time)
 	if err != nil {
 		return nil, postgres.Fault(err)
 	}
-	return expandAll(rows, replaced, from, to)
+	return expandAll(newBudget(ctx, maxRequestSteps), rows, replaced, from, to)
 }
 
 // storedEvent is an event with its calendar.
@@ -128,11 +132,17 @@ func readReplaced(ctx context.Context, q postgres.Querier, userID string, among 
 	return replaced, nil
 }
 
-// expandAll makes of stored events what a calendar shows in the window.
-func expandAll(rows []storedEvent, replaced map[instanceID]bool, from, to time.Time) ([]CalendarEvent, error) {
+// expandAll makes of stored events what a calendar shows in the window. All that it does counts against the budget.
+func expandAll(b *budget, rows []storedEvent, replaced map[instanceID]bool, from, to time.Time) ([]CalendarEvent, error) {
 	shown := []CalendarEvent{}
 	for i := range rows {
-		shown = rows[i].expand(shown, replaced, from, to)
+		if err := b.next(); err != nil {
+			return nil, fmt.Errorf("expand events: %w", err)
+		}
+		var err error
+		if shown, err = rows[i].expand(b, shown, replaced, from, to); err != nil {
+			return nil, fmt.Errorf("expand events: %w", err)
+		}
 		if len(shown) > maxEvents {
 			return nil, fault.New(fault.Malformed, "window-too-full", "There are more than %d events in the window; ask for a shorter one.", maxEvents)
 		}
@@ -144,18 +154,10 @@ func expandAll(rows []storedEvent, replaced map[instanceID]bool, from, to time.T
 }
 
 // expand appends the instances in the window to shown. A series whose rule makes no sense is shown where it starts.
-func (e *storedEvent) expand(shown []CalendarEvent, replaced map[instanceID]bool, from, to time.Time) []CalendarEvent {
+func (e *storedEvent) expand(b *budget, shown []CalendarEvent, replaced map[instanceID]bool, from, to time.Time) ([]CalendarEvent, error) {
 	first, last, ok := e.span()
 	if !ok {
-		return shown
-	}
-	if len(e.Recurrence) > 0 {
-		if s, err := newSeries(&e.eventRow); err == nil {
-			return e.expandSeries(shown, s, replaced, from, to)
-		}
-	}
-	if !overlaps(first, last, from, to) {
-		return shown
+		return shown, nil
 	}
 	one := e.shown(first)
 	if e.AllDay {
@@ -163,31 +165,42 @@ func (e *storedEvent) expand(shown []CalendarEvent, replaced map[instanceID]bool
 	} else {
 		one.Start, one.End = utcText(first), utcText(*e.EndAt)
 	}
-	return append(shown, one)
+	if len(e.Recurrence) > 0 {
+		all, err := e.expandSeries(b, shown, replaced, from, to)
+		switch {
+		case errors.Is(err, errSteps):
+			one.Warnings = append(one.Warnings, warnTooCostly)
+			return append(shown, one), nil // without what was found: a part of a series looks like all of it
+		case !errors.Is(err, errRule):
+			return all, err
+		}
+	}
+	if !overlaps(first, last, from, to) {
+		return shown, nil
+	}
+	return append(shown, one), nil
 }
 
-func (e *storedEvent) expandSeries(shown []CalendarEvent, s *series, replaced map[instanceID]bool, from, to time.Time) []CalendarEvent {
-	next := s.set.Iterator()
-	for range maxSteps {
-		at, ok := next()
-		if !ok || len(shown) > maxEvents {
-			break
-		}
-		starts := s.instant(at)
-		// Dates come by UTC's days: those of a zone may be up to a day away.
-		if starts.Add(-24 * time.Hour).After(to) {
-			break
-		}
-		ends := s.instant(at.Add(s.length))
+func (e *storedEvent) expandSeries(
+	b *budget, shown []CalendarEvent, replaced map[instanceID]bool, from, to time.Time,
+) ([]CalendarEvent, error) {
+	s, err := newSeries(b, &e.eventRow)
+	if err != nil {
+		return nil, err
+	}
+	// Dates come by UTC's days: those of a zone may be up to a day away.
+	err = s.each(b, from.Add(-s.length-24*time.Hour), to.Add(24*time.Hour), func(at time.Time) bool {
+		starts, ends := s.instant(at), s.instant(at.Add(s.length))
 		if !overlaps(starts, ends, from, to) || replaced[instanceID{e.CalendarID, e.EventID, s.key(at)}] {
-			continue
+			return true
 		}
 		one := e.shown(starts)
 		one.ID, one.RecurringEventID = e.EventID+"_"+s.suffix(at), e.EventID
 		one.Start, one.End = s.key(at), s.key(at.Add(s.length))
 		shown = append(shown, one)
-	}
-	return shown
+		return len(shown) <= maxEvents
+	})
+	return shown, err
 }
 
 // overlaps holds Google's rule: the end is after from and the start before to.
@@ -196,16 +209,19 @@ func overlaps(starts, ends, from, to time.Time) bool { return ends.After(from) &
 func (e *storedEvent) shown(starts time.Time) CalendarEvent {
 	return CalendarEvent{
 		ID: e.EventID, CalendarID: e.CalendarID, Title: e.Title, AllDay: e.AllDay, TimeZone: e.TimeZone, Status: e.Status,
-		RecurringEventID: e.RecurringEventID, HTMLLink: e.HTMLLink, starts: starts,
+		RecurringEventID: e.RecurringEventID, HTMLLink: e.HTMLLink, Warnings: []string{}, starts: starts,
 	}
 }
 
 func utcText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// series is a recurring event that can be expanded. Its set gives wall-clock times in the event's zone, or of an all-day
+// series is a recurring event that can be expanded. Its instances are wall-clock times in the event's zone, or of an all-day
 // event dates as UTC's midnights.
 type series struct {
-	set      *rrule.Set
+	start    time.Time
+	rule     *rule // nil for a series of bare dates
+	added    []time.Time
+	skipped  map[int64]bool // Unix times of instances that are not
 	allDay   bool
 	length   time.Duration
 	calendar *time.Location // where an all-day event's days begin
@@ -213,41 +229,99 @@ type series struct {
 
 var errRule = errors.New("a recurrence that makes no sense")
 
-// newSeries reads the recurrence of an event. Rules by the hour or finer are refused: calendars have none, and one
-// that never comes true would be searched for years.
-func newSeries(row *eventRow) (*series, error) {
-	s := &series{allDay: row.AllDay}
-	first, err := s.begin(row)
-	if err != nil {
+// bytesPerStep of a recurrence cost about as much to read as a step costs.
+const bytesPerStep = 4
+
+// newSeries reads the recurrence of an event.
+func newSeries(b *budget, row *eventRow) (*series, error) {
+	s := &series{allDay: row.AllDay, skipped: map[int64]bool{}}
+	var err error
+	if s.start, err = s.begin(row); err != nil {
 		return nil, err
 	}
-	var lines []string
-	rules := 0
+	read := false
 	for _, line := range row.Recurrence {
-		switch recurrenceName(line) {
-		case "RRULE":
-			rules++
-			lines = append(lines, line)
-		case "RDATE", "EXDATE":
-			lines = append(lines, line)
-		case "EXRULE":
-			return nil, errRule // the library behind this has none
+		if err := b.spend(1 + len(line)/bytesPerStep); err != nil {
+			return nil, err
+		}
+		name := recurrenceName(line)
+		rest := strings.TrimSpace(line)[len(name):]
+		if !slices.Contains([]string{"RRULE", "RDATE", "EXDATE", "EXRULE"}, name) {
+			continue
+		}
+		read = true
+		if err := s.read(name, strings.TrimLeft(rest, ":;")); err != nil {
+			return nil, err
 		}
 	}
-	if rules > 1 || len(lines) == 0 {
+	if !read {
 		return nil, errRule
 	}
-	if s.set, err = rrule.StrSliceToRRuleSetInLoc(lines, first.Location()); err != nil {
-		return nil, fmt.Errorf("%w: %w", errRule, err)
-	}
-	if rule := s.set.GetRRule(); rule != nil && (rule.OrigOptions.Freq > rrule.DAILY || rule.OrigOptions.Interval > maxRepeat) {
-		return nil, errRule
-	}
-	s.set.DTStart(first)
-	if rules == 0 {
-		s.set.RDate(first) // a series of bare dates begins with its own start
+	if s.rule == nil {
+		s.added = append(s.added, s.start) // a series of bare dates begins with its own start
 	}
 	return s, nil
+}
+
+// read takes in a line of a recurrence.
+func (s *series) read(name, text string) (err error) {
+	switch name {
+	case "RRULE":
+		if s.rule != nil {
+			return errRule
+		}
+		s.rule, err = newRule(text, s.start)
+		return err
+	case "EXRULE":
+		return errRule // RFC 5545 has none any more
+	}
+	loc := s.start.Location()
+	if params, list, ok := strings.Cut(text, ":"); ok {
+		_, name, given := strings.Cut(params, "TZID=")
+		name, _, _ = strings.Cut(name, ";")
+		if given {
+			if loc = zone(name); loc == nil {
+				return errRule
+			}
+			text = list
+		}
+	}
+	dates, err := rrule.StrToDatesInLoc(text, loc)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRule, err)
+	}
+	if name == "RDATE" {
+		s.added = append(s.added, dates...)
+		return nil
+	}
+	for _, date := range dates {
+		s.skipped[date.Unix()] = true
+	}
+	return nil
+}
+
+// each calls yield with the instances, in no order and each once, until it returns false. Those before from and after to need not be
+// among them; a zero time is no bound.
+func (s *series) each(b *budget, from, to time.Time, yield func(time.Time) bool) error {
+	given := map[int64]bool{}
+	for _, at := range s.added {
+		if err := b.spend(1); err != nil {
+			return err
+		}
+		if key := at.Unix(); !s.skipped[key] && !given[key] {
+			given[key] = true
+			if !yield(at) {
+				return nil
+			}
+		}
+	}
+	if s.rule == nil {
+		return nil
+	}
+	return s.rule.each(b, from, to, func(at time.Time) bool {
+		key := at.Unix()
+		return s.skipped[key] || given[key] || yield(at)
+	})
 }
 
 func (s *series) begin(row *eventRow) (first time.Time, err error) {
@@ -297,25 +371,24 @@ func (s *series) suffix(at time.Time) string {
 }
 
 // open reports whether the series has no end.
-func (s *series) open() bool {
-	rule := s.set.GetRRule()
-	return rule != nil && rule.OrigOptions.Count == 0 && rule.OrigOptions.Until.IsZero()
-}
+func (s *series) open() bool { return s.rule != nil && s.rule.count == 0 && s.rule.until.IsZero() }
 
 // startsEarlier reports whether an added date comes before the start.
 func (s *series) startsEarlier() bool {
-	return slices.ContainsFunc(s.set.GetRDate(), func(t time.Time) bool { return t.Before(s.set.GetDTStart()) })
+	return slices.ContainsFunc(s.added, func(t time.Time) bool { return t.Before(s.start) })
 }
 
-// last is the last instance; false when it is too far to be found.
-func (s *series) last() (last time.Time, ok bool) {
-	next := s.set.Iterator()
-	for range maxSteps {
-		at, more := next()
-		if !more {
-			return last, true
-		}
-		last = at
+// last is a time that no instance starts after: the end that the rule states, else the last instance. It looks at all of those.
+func (s *series) last(b *budget) (last time.Time, err error) {
+	bare := *s
+	if s.rule != nil && !s.rule.until.IsZero() {
+		last, bare.rule = s.rule.until, nil
 	}
-	return last, false
+	err = bare.each(b, time.Time{}, time.Time{}, func(at time.Time) bool {
+		if at.After(last) {
+			last = at
+		}
+		return true
+	})
+	return last, err
 }

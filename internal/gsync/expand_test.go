@@ -85,7 +85,7 @@ func TestWallClockAcrossDST(t *testing.T) {
 	row := newEventRow(&calendar.Event{
 		Id: "x", Start: at("2026-03-23T09:00:00+01:00"), End: at("2026-03-23T10:00:00+01:00"), Recurrence: []string{"RRULE:FREQ=WEEKLY;COUNT=3"},
 	}, "UTC")
-	shown, err := expandAll([]storedEvent{{"c", row}}, map[instanceID]bool{{"c", "x", "2026-03-30T07:00:00Z"}: true}, march, may)
+	shown, err := expandAll(newBudget(t.Context(), maxRequestSteps), []storedEvent{{"c", row}}, map[instanceID]bool{{"c", "x", "2026-03-30T07:00:00Z"}: true}, march, may)
 	require.NoError(t, err)
 	var starts []string
 	for _, e := range shown {
@@ -106,13 +106,13 @@ func FuzzEventRow(f *testing.F) {
 			Id: "x", Start: &calendar.EventDateTime{DateTime: start, TimeZone: zone, Date: date}, End: &calendar.EventDateTime{DateTime: end},
 			Recurrence: strings.Split(lines, "\n"),
 		}, "Asia/Tokyo")
-		shown, err := expandAll([]storedEvent{{"c", row}}, nil, march, may)
+		shown, err := expandAll(newBudget(t.Context(), maxRequestSteps), []storedEvent{{"c", row}}, nil, march, may)
 		if err != nil {
 			require.ErrorContains(t, err, "shorter")
 			return
 		}
 		for _, e := range shown {
-			require.True(t, e.starts.Before(may), e)
+			require.True(t, e.starts.Before(may) || len(e.Warnings) > 0, e)
 		}
 		if row.Starts == nil {
 			require.Empty(t, shown)

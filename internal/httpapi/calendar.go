@@ -12,16 +12,17 @@ import (
 
 // CalendarEvent is an event of the user's at Google, or one occurrence of a recurring one.
 type CalendarEvent struct {
-	ID               string  `json:"id"               doc:"Google's id; an occurrence has its own."`
-	CalendarID       string  `json:"calendarId"       doc:"Google's id of the calendar."`
-	Title            string  `json:"title"            doc:"What it is called."`
-	Start            string  `json:"start"            doc:"An RFC 3339 time in UTC or, all day, a date."`
-	End              string  `json:"end"              doc:"Likewise, exclusive."`
-	AllDay           bool    `json:"allDay"           doc:"Whether start and end are dates."`
-	TimeZone         *string `json:"timeZone"         doc:"The IANA zone that it is thought in."`
-	Status           string  `json:"status"           enum:"confirmed|tentative|cancelled" doc:"As at Google."`
-	RecurringEventID *string `json:"recurringEventId" doc:"The series that an occurrence belongs to."`
-	HTMLLink         *string `json:"htmlLink"         doc:"Its page at Google."`
+	ID               string   `json:"id"               doc:"Google's id; an occurrence has its own."`
+	CalendarID       string   `json:"calendarId"       doc:"Google's id of the calendar."`
+	Title            string   `json:"title"            doc:"What it is called."`
+	Start            string   `json:"start"            doc:"An RFC 3339 time in UTC or, all day, a date."`
+	End              string   `json:"end"              doc:"Likewise, exclusive."`
+	AllDay           bool     `json:"allDay"           doc:"Whether start and end are dates."`
+	TimeZone         *string  `json:"timeZone"         doc:"The IANA zone that it is thought in."`
+	Status           string   `json:"status"           enum:"confirmed|tentative|cancelled" doc:"As at Google."`
+	RecurringEventID *string  `json:"recurringEventId" doc:"The series that an occurrence belongs to."`
+	HTMLLink         *string  `json:"htmlLink"         doc:"Its page at Google."`
+	Warnings         []string `json:"warnings"         doc:"Sentences about what differs from Google. A series that costs too much to expand is listed once, at its start, with a warning."`
 }
 
 func calendarRoutes() []route {
@@ -64,5 +65,6 @@ func eventOf(e gsync.CalendarEvent) CalendarEvent {
 	return CalendarEvent{
 		ID: e.ID, CalendarID: e.CalendarID, Title: e.Title, Start: e.Start, End: e.End, AllDay: e.AllDay,
 		TimeZone: optional(e.TimeZone), Status: e.Status, RecurringEventID: optional(e.RecurringEventID), HTMLLink: optional(e.HTMLLink),
+		Warnings: e.Warnings,
 	}
 }
