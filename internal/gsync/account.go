@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/oauth2"
 
 	"fdc/events"
 	"fdc/internal/platform/fault"
@@ -217,53 +216,6 @@ var (
 	errNotConnected = fault.New(fault.Conflict, "google-not-connected", "Google is not connected.")
 )
 
-// access returns a token of the user's that is not the stale one, and refreshes when it must. The lock on the account's
-// row is held while Google answers: whoever comes second finds the new token.
-func (s *Service) access(ctx context.Context, userID, stale string) (accessToken, error) {
-	a, err := s.account(ctx, s.ob.Pool(), userID)
-	if err != nil {
-		return accessToken{}, postgres.Fault(err)
-	}
-	if token, err := s.usable(a, stale); err != nil || token.value != "" {
-		return token, err
-	}
-	var token accessToken
-	var outcome error // Google's failure: the transaction commits all the same
-	err = s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		a, err := lockAccount(ctx, tx, userID)
-		if err != nil {
-			return err
-		}
-		if token, err = s.usable(a, stale); err != nil || token.value != "" {
-			return err
-		}
-		refreshToken, err := s.open(userID, kindRefresh, a.RefreshToken)
-		if err != nil {
-			return err
-		}
-		var fresh *oauth2.Token
-		fresh, outcome = s.refresh(ctx, refreshToken)
-		switch {
-		case refusesGrant(outcome):
-			outcome = errReauth
-			return s.requireReauth(ctx, tx, a, reasonInvalidGrant)
-		case outcome != nil:
-			return nil //nolint:nilerr // returned past Tx, to which it would look like a failure of Postgres
-		}
-		token = accessToken{value: fresh.AccessToken, expires: fresh.Expiry}
-		a.AccessToken, a.AccessExpiresAt = s.seal(userID, kindAccess, fresh.AccessToken), &fresh.Expiry
-		if fresh.RefreshToken != "" {
-			a.RefreshToken = s.seal(userID, kindRefresh, fresh.RefreshToken)
-		}
-		a.Scopes = scopesOf(fresh, a.Scopes)
-		return saveTokens(ctx, tx, a)
-	})
-	if err != nil {
-		return accessToken{}, err
-	}
-	return token, outcome
-}
-
 // usable is the stored token while it serves, none when it must be refreshed.
 func (s *Service) usable(a account, stale string) (accessToken, error) {
 	switch a.State {
@@ -372,7 +324,8 @@ func saveAccount(ctx context.Context, tx pgx.Tx, a account) (int64, error) {
 		ON CONFLICT (user_id) DO UPDATE SET
 			google_id = excluded.google_id, email = excluded.email, state = excluded.state, scopes = excluded.scopes,
 			access_token = excluded.access_token, refresh_token = excluded.refresh_token,
-			access_expires_at = excluded.access_expires_at, version = google_accounts.version + 1, updated_at = now()
+			access_expires_at = excluded.access_expires_at, version = google_accounts.version + 1, updated_at = now(),
+			refresh_lease = NULL, refresh_until = NULL -- a refresh that is under way is of other tokens
 		RETURNING version`,
 		a.UserID, a.GoogleID, a.Email, a.State, a.Scopes, a.AccessToken, a.RefreshToken, a.AccessExpiresAt).Scan(&version)
 	if err != nil {

@@ -126,7 +126,7 @@ func (s *Service) flow(redirectURL string, scopes []string) *oauth2.Config {
 	}
 }
 
-// oauthTimeout is shorter than that of other requests: a refresh holds a row's lock.
+// oauthTimeout is shorter than that of other requests: a lease outlives a refresh, and people wait for a sign-in.
 const oauthTimeout = 10 * time.Second
 
 func (s *Service) oauthClient() *http.Client {
