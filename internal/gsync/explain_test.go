@@ -2,6 +2,8 @@ package gsync
 
 import (
 	"context"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +18,9 @@ import (
 // explainer runs queries and keeps their plans.
 type explainer struct {
 	postgres.Querier
-	t     *testing.T
-	plans []string
+	t       *testing.T
+	options string // of EXPLAIN
+	plans   []string
 }
 
 func (e *explainer) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -32,7 +35,7 @@ func (e *explainer) QueryRow(ctx context.Context, sql string, args ...any) pgx.R
 
 func (e *explainer) explain(ctx context.Context, sql string, args []any) {
 	e.t.Helper()
-	rows, err := e.Querier.Query(ctx, "EXPLAIN "+sql, args...)
+	rows, err := e.Querier.Query(ctx, "EXPLAIN "+e.options+" "+sql, args...)
 	require.NoError(e.t, err)
 	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(e.t, err)
@@ -81,9 +84,48 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, err)
 	_, err = one(ctx, q, `SELECT `+jobColumns+` FROM sync_jobs WHERE id = $1 AND user_id = $2`, events.NewID(), p.id)
 	require.ErrorIs(t, err, pgx.ErrNoRows)
+	for _, p := range []*prune{pruneJobs(), pruneTombstones()} {
+		_, err = p.step(ctx, q, time.Now())
+		require.NoError(t, err)
+	}
 	for _, plan := range q.plans {
 		for _, table := range []string{"calendar_events", "google_task_links", "tasks", "sync_jobs"} {
 			require.NotContains(t, plan, "Seq Scan on "+table)
 		}
 	}
 }
+
+// A page of tasks to push costs a page, however many tasks the workspace has to push, or has deleted.
+func TestPagesToPushReadPages(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	w.exec(`INSERT INTO tasks (id, workspace_id, title, start_at, deleted_at)
+		SELECT gen_random_uuid(), $1, 'x', now(), CASE WHEN i % 2 = 0 THEN now() END FROM generate_series(1, 10000) i`, p.workspaceID)
+	w.exec(`INSERT INTO google_task_links (user_id, task_id, workspace_id, task_list_id, google_task_id, event_id)
+		SELECT $1, id, $2, 'list', id::text, id::text FROM tasks WHERE deleted_at IS NOT NULL`, p.id, p.workspaceID)
+	w.exec(`ANALYZE`)
+	q := &explainer{Querier: w.db.Pool, t: t, options: "(ANALYZE, TIMING OFF)"}
+	pair := pair{p.id, p.workspaceID, "list"}
+	out, err := pair.outgoing(t.Context(), q, nilUUID, taskPage)
+	require.NoError(t, err)
+	require.Len(t, out, taskPage)
+	timed, err := timedTasks(t.Context(), q, p.id, p.workspaceID, nilUUID, taskPage)
+	require.NoError(t, err)
+	require.Len(t, timed, taskPage)
+	for _, plan := range q.plans {
+		for _, read := range actualRows.FindAllStringSubmatch(plan, -1) {
+			rows, err := strconv.ParseFloat(read[1], 64)
+			require.NoError(t, err)
+			require.LessOrEqual(t, rows, 3.0*taskPage, plan)
+		}
+	}
+	n, err := pair.countOutgoing(t.Context(), w.db.Pool)
+	require.NoError(t, err)
+	require.EqualValues(t, 10000, n)
+	n, err = countTimed(t.Context(), w.db.Pool, p.id, p.workspaceID)
+	require.NoError(t, err)
+	require.EqualValues(t, 10000, n)
+}
+
+var actualRows = regexp.MustCompile(`actual rows=([0-9.]+)`)

@@ -242,25 +242,36 @@ func collectLocal(rows pgx.Rows) ([]localTask, error) {
 type outgoing struct {
 	localTask
 	link
-	Elsewhere bool  // linked to another list
-	Left      int64 // how many there are, with this one
+	Elsewhere bool // linked to another list
 }
+
+// outgoingSQL reads what a user ($1) has to push to a list ($3) of a workspace ($2): up to $5 tasks after $4. Living and deleted tasks
+// are two branches, because each has an index of its own that gives the page in its order.
+const outgoingSQL = `
+	(SELECT ` + outgoingColumns + `
+	FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
+	WHERE t.workspace_id = $2 AND t.id > $4 AND t.deleted_at IS NULL
+		AND (l.google_task_id IS NULL OR l.task_list_id <> $3 OR l.synced_version <> t.version)
+	ORDER BY t.id LIMIT $5)
+	UNION ALL
+	(SELECT ` + outgoingColumns + `
+	FROM tasks t JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
+	WHERE t.workspace_id = $2 AND t.id > $4 AND t.deleted_at IS NOT NULL
+		AND l.google_task_id IS NOT NULL AND l.task_list_id = $3
+	ORDER BY t.id LIMIT $5)
+	ORDER BY 1 LIMIT $5`
+
+const outgoingColumns = `t.id, t.title, t.notes, coalesce(t.due_date::text, ''), t.status, t.version, t.updated_at, t.deleted_at,
+	coalesce(l.google_task_id, ''), l.snapshot, l.sent, coalesce(l.synced_version, 0), l.intended_at, coalesce(l.task_list_id <> $3, false)`
 
 // outgoing reads the next tasks after an id that have something to push.
 func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, most int) ([]outgoing, error) {
-	rows, err := q.Query(ctx, `
-		SELECT `+localColumns+`, coalesce(l.google_task_id, ''), l.snapshot, l.sent, coalesce(l.synced_version, 0), l.intended_at,
-			coalesce(l.task_list_id <> $3, false), count(*) OVER ()
-		FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
-		WHERE t.workspace_id = $2 AND t.id > $4 AND CASE WHEN t.deleted_at IS NULL
-			THEN l.google_task_id IS NULL OR l.task_list_id <> $3 OR l.synced_version <> t.version
-			ELSE l.google_task_id IS NOT NULL AND l.task_list_id = $3 END
-		ORDER BY t.id LIMIT $5`, p.owner, p.workspaceID, p.listID, after, most)
+	rows, err := q.Query(ctx, outgoingSQL, p.owner, p.workspaceID, p.listID, after, most)
 	if err != nil {
 		return nil, fmt.Errorf("read tasks to push: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (o outgoing, err error) {
-		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.Sent, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere, &o.Left)...)
+		err = row.Scan(append(o.dest(), &o.GoogleTaskID, &o.Snapshot, &o.Sent, &o.SyncedVersion, &o.IntendedAt, &o.Elsewhere)...)
 		o.TaskID = o.ID
 		return o, err
 	})
@@ -268,6 +279,19 @@ func (p pair) outgoing(ctx context.Context, q postgres.Querier, after string, mo
 		return nil, fmt.Errorf("read tasks to push: %w", err)
 	}
 	return found, nil
+}
+
+// countOutgoing counts all tasks that have something to push.
+func (p pair) countOutgoing(ctx context.Context, q postgres.Querier) (int64, error) {
+	return countAll(ctx, q, outgoingSQL, p.owner, p.workspaceID, p.listID, nilUUID, nil)
+}
+
+// countAll counts what a query finds that takes its LIMIT as an argument, here nil.
+func countAll(ctx context.Context, q postgres.Querier, sql string, args ...any) (n int64, err error) {
+	if err := q.QueryRow(ctx, `SELECT count(*) FROM (`+sql+`) AS found`, args...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count tasks to push: %w", err)
+	}
+	return n, nil
 }
 
 func orNil(t time.Time) *time.Time {

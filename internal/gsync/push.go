@@ -32,27 +32,30 @@ type timedTask struct {
 	EventID    string
 	EventETag  string
 	Generation int
-	Left       int64 // how many there are, with this one
 }
 
 // pushEvents makes events of the workspace's timed tasks, and takes away those whose task has no time any more.
 func (r *run) pushEvents(ctx context.Context) (finish, error) {
-	after, done := nilUUID, int64(0)
+	after, done, total := nilUUID, int64(0), int64(0)
 	for {
 		timed, err := timedTasks(ctx, r.s.ob.Pool(), r.userID, r.settings.WorkspaceID, after, taskPage)
 		if err != nil {
 			return nil, err
 		}
-		total := done
-		if len(timed) > 0 {
-			total += timed[0].Left
+		if done == 0 {
+			total = int64(len(timed))
+		}
+		if done == 0 && len(timed) == taskPage {
+			if total, err = countTimed(ctx, r.s.ob.Pool(), r.userID, r.settings.WorkspaceID); err != nil {
+				return nil, err
+			}
 		}
 		for _, t := range timed {
 			if err := r.pushEvent(ctx, t); err != nil {
 				return nil, fmt.Errorf("push event of task %s: %w", t.ID, err)
 			}
 			done++
-			r.progress(ctx, phasePush, done, total)
+			r.progress(ctx, phasePush, done, max(done, total))
 			after = t.ID
 		}
 		if len(timed) < taskPage {
@@ -61,16 +64,29 @@ func (r *run) pushEvents(ctx context.Context) (finish, error) {
 	}
 }
 
+// timedSQL reads the tasks of a workspace ($2) whose event a user ($1) has to make, change or delete: up to $4 tasks after $3.
+const timedSQL = `
+	(SELECT ` + timedColumns + `
+	FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
+	WHERE t.workspace_id = $2 AND t.id > $3 AND t.deleted_at IS NULL
+		AND (t.start_at IS NOT NULL AND coalesce(l.event_version, 0) <> t.version OR t.start_at IS NULL AND l.event_id IS NOT NULL)
+	ORDER BY t.id LIMIT $4)
+	UNION ALL
+	(SELECT ` + timedColumns + `
+	FROM tasks t JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
+	WHERE t.workspace_id = $2 AND t.id > $3 AND t.deleted_at IS NOT NULL AND l.event_id IS NOT NULL
+	ORDER BY t.id LIMIT $4)
+	ORDER BY 1 LIMIT $4`
+
+const timedColumns = `t.id, t.title, t.notes, t.start_at, t.end_at, t.time_zone, t.version, t.deleted_at IS NOT NULL,
+	coalesce(l.event_id, ''), coalesce(l.event_etag, ''), coalesce(l.event_generation, 0)`
+
+func countTimed(ctx context.Context, q postgres.Querier, userID, workspaceID string) (int64, error) {
+	return countAll(ctx, q, timedSQL, userID, workspaceID, nilUUID, nil)
+}
+
 func timedTasks(ctx context.Context, q postgres.Querier, userID, workspaceID, after string, most int) ([]timedTask, error) {
-	rows, err := q.Query(ctx, `
-		SELECT t.id::text, t.title, t.notes, t.start_at, t.end_at, t.time_zone, t.version, t.deleted_at IS NOT NULL,
-			coalesce(l.event_id, ''), coalesce(l.event_etag, ''), coalesce(l.event_generation, 0),
-			count(*) OVER ()
-		FROM tasks t LEFT JOIN google_task_links l ON l.user_id = $1 AND l.task_id = t.id
-		WHERE t.workspace_id = $2 AND t.id > $3 AND CASE WHEN t.deleted_at IS NULL AND t.start_at IS NOT NULL
-			THEN coalesce(l.event_version, 0) <> t.version
-			ELSE l.event_id IS NOT NULL END
-		ORDER BY t.id LIMIT $4`, userID, workspaceID, after, most)
+	rows, err := q.Query(ctx, timedSQL, userID, workspaceID, after, most)
 	if err != nil {
 		return nil, fmt.Errorf("read timed tasks: %w", err)
 	}

@@ -20,17 +20,26 @@ const (
 	maxScheduled = 32
 	// keepJobs is how long a job stays on record after its end; the audit log has its history. The newest of each user stays.
 	keepJobs = 3 * 24 * time.Hour
-	// pruneBatch keeps a transaction short.
+	// keepTombstones is how long a deleted task stays at least; longer while a link to Google hasn't heard of it.
+	keepTombstones = 30 * 24 * time.Hour
+	// pruneEvery is the pause between two passes over what has ended long ago.
+	pruneEvery = time.Hour
+	// pruneBatch is how many rows a pass looks at each second: it keeps a transaction short.
 	pruneBatch = 1000
 )
 
 // Scheduler makes jobs of users who want to be synced by themselves, each some time after the end of the one before. Any number
 // of schedulers work side by side. When users are due is in Postgres, so there is nothing to derive anew when one starts, and
 // nothing that could differ from it: a schedule changes in the transaction that changes what it comes from.
-type Scheduler struct{ s *Service }
+type Scheduler struct {
+	s      *Service
+	prunes []*prune
+}
 
 // NewScheduler returns a Scheduler; Run starts it.
-func NewScheduler(s *Service) *Scheduler { return &Scheduler{s} }
+func NewScheduler(s *Service) *Scheduler {
+	return &Scheduler{s, []*prune{pruneJobs(), pruneTombstones()}}
+}
 
 // Run makes jobs until ctx ends, and then returns nil. It outlives every failure of Postgres.
 func (c *Scheduler) Run(ctx context.Context) error {
@@ -38,11 +47,13 @@ func (c *Scheduler) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		_, err := c.s.makeDue(ctx)
-		if err == nil {
-			_, err = c.s.pruneJobs(ctx)
-		}
 		if err != nil && ctx.Err() == nil {
 			c.s.log.Warn().Err(err).Msg("users who are due for a sync not looked for")
+		}
+		for _, p := range c.prunes {
+			if _, err := p.step(ctx, c.s.ob.Pool(), time.Now()); err != nil && ctx.Err() == nil {
+				c.s.log.Warn().Err(err).Msg("what has ended long ago not removed")
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -135,18 +146,4 @@ func schedule(ctx context.Context, tx pgx.Tx, userID string, due dueness) (wante
 		return false, fmt.Errorf("schedule syncs of user %s: %w", userID, err)
 	}
 	return wanted, nil
-}
-
-// pruneJobs removes jobs that ended long ago, but for the newest and the newest completed one of each user.
-func (s *Service) pruneJobs(ctx context.Context) (removed int64, err error) {
-	tag, err := s.ob.Pool().Exec(ctx, `
-		DELETE FROM sync_jobs WHERE id = ANY (ARRAY(
-			SELECT id FROM sync_jobs j WHERE completed_at < now() - $1::interval
-				AND EXISTS (SELECT 1 FROM sync_jobs n WHERE n.user_id = j.user_id AND n.created_at > j.created_at
-					AND (j.status <> 'completed' OR n.status = 'completed'))
-			ORDER BY completed_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, keepJobs, pruneBatch)
-	if err != nil {
-		return 0, fmt.Errorf("prune sync jobs: %w", err)
-	}
-	return tag.RowsAffected(), nil
 }

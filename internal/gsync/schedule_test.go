@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"fdc/events"
+	"fdc/internal/task"
 )
 
 // due makes the user's schedule due.
@@ -207,15 +208,74 @@ func TestOldJobsArePruned(t *testing.T) {
 		ids = append(ids, p.sync(events.SyncTasks, events.SyncIncremental).ID)
 	}
 	p.exec(`UPDATE sync_jobs SET status = 'failed' WHERE id = $1`, ids[3])
-	removed, err := w.pruneJobs(t.Context())
-	require.NoError(t, err)
-	require.Zero(t, removed)
+	w.pruned(pruneJobs(), 0)
 	p.exec(`UPDATE sync_jobs SET completed_at = completed_at - $1::interval`, keepJobs)
-	removed, err = w.pruneJobs(t.Context())
-	require.NoError(t, err)
-	require.EqualValues(t, 2, removed)
+	w.pruned(pruneJobs(), 2)
 	for _, id := range ids[2:] {
 		_, err := w.Job(t.Context(), p.id, id)
 		require.NoError(t, err, "the newest, and the newest that was completed")
 	}
+}
+
+// pruned runs a whole pass, which must remove so many rows.
+func (w *world) pruned(p *prune, want int) {
+	w.t.Helper()
+	var removed int64
+	for p.next.IsZero() {
+		n, err := p.step(w.t.Context(), w.db.Pool, time.Now())
+		require.NoError(w.t, err)
+		removed += n
+	}
+	require.EqualValues(w.t, want, removed)
+}
+
+// A deleted task leaves for good a month later, unless Google has still to hear of it.
+func TestTombstonesArePruned(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connected(alice)
+	p.create(task.Draft{Title: "stays"})
+	gone, pending := p.create(task.Draft{Title: "goes"}), p.create(task.Draft{Title: "is at Google"})
+	p.synced("", "")
+	for _, made := range []task.Task{gone, pending} {
+		require.NoError(t, w.tasks.Delete(t.Context(), testMeta, p.id, p.workspaceID, made.ID))
+		if made.ID == gone.ID {
+			p.synced("", "")
+		}
+	}
+	w.pruned(pruneTombstones(), 0)
+	p.exec(`UPDATE tasks SET deleted_at = deleted_at - $1::interval`, keepTombstones)
+	w.pruned(pruneTombstones(), 1)
+	p.synced("", "")
+	w.pruned(pruneTombstones(), 1)
+	var left int
+	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM tasks`).Scan(&left))
+	require.Equal(t, 1, left)
+	p.quiet()
+}
+
+// A pass goes on behind what it leaves, and does not begin again before an hour is over.
+func TestPruningPassesWhatStays(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.exec(`INSERT INTO users (id, email) SELECT gen_random_uuid(), 'u' || i || '@example.com' FROM generate_series(1, 2 * $1::int) i`, pruneBatch)
+	w.exec(`INSERT INTO sync_jobs (id, user_id, type, mode, status, completed_at)
+		SELECT gen_random_uuid(), id, 'full', 'incremental', 'completed', now() - interval '90 days' FROM users`)
+	p := pruneJobs()
+	now := time.Now()
+	var looked []position
+	for p.next.IsZero() {
+		looked = append(looked, p.from)
+		_, err := p.step(t.Context(), w.db.Pool, now)
+		require.NoError(t, err)
+	}
+	require.Len(t, looked, 3, "every row once")
+	require.NotContains(t, looked[1:], beginning)
+	q := &explainer{Querier: w.db.Pool, t: t}
+	_, err := p.step(t.Context(), q, now.Add(pruneEvery-time.Second))
+	require.NoError(t, err)
+	require.Empty(t, q.plans, "nothing is asked")
+	_, err = p.step(t.Context(), q, now.Add(pruneEvery))
+	require.NoError(t, err)
+	require.Len(t, q.plans, 1)
 }

@@ -444,22 +444,26 @@ func (t *taskSync) push(ctx context.Context) (finish, error) {
 	if t.gone {
 		return nil, nil
 	}
-	after, done := nilUUID, int64(0)
+	after, done, total := nilUUID, int64(0), int64(0)
 	for {
 		out, err := t.outgoing(ctx, t.s.ob.Pool(), after, taskPage)
 		if err != nil {
 			return nil, err
 		}
-		total := done
-		if len(out) > 0 {
-			total += out[0].Left
+		if done == 0 {
+			total = int64(len(out))
+		}
+		if done == 0 && len(out) == taskPage {
+			if total, err = t.countOutgoing(ctx, t.s.ob.Pool()); err != nil {
+				return nil, err
+			}
 		}
 		for _, o := range out {
 			if err := t.pushOne(ctx, o); err != nil {
 				return nil, fmt.Errorf("push task %s: %w", o.ID, err)
 			}
 			done++
-			t.progress(ctx, phasePush, done, total)
+			t.progress(ctx, phasePush, done, max(done, total))
 			after = o.ID
 		}
 		if len(out) < taskPage {
