@@ -66,6 +66,24 @@ func TestValidateOAuth(t *testing.T) {
 	}
 }
 
+// Tokens go over plain http only to hosts that no public network leads to.
+func TestPlainEndpointsArePrivate(t *testing.T) {
+	t.Parallel()
+	for _, host := range []string{
+		"127.0.0.1:1", "127.1.2.3", "[::1]:8085", "localhost:8085", "google.localhost", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
+		"[fd00::1]:80", "[::ffff:10.0.0.1]", "google-emulator:8085", "emulator.internal", "Emulator.LOCAL.", "emulator.default.svc.cluster.local", "x.home.arpa", "x.lan",
+	} {
+		require.NoError(t, OAuth{Endpoint: "http://" + host}.Validate(), host)
+	}
+	for _, host := range []string{
+		"google.example.com", "oauth2.googleapis.com", "8.8.8.8", "172.32.0.1", "172.15.0.1", "192.169.0.1", "11.0.0.1", "[2001:db8::1]", "[::ffff:8.8.8.8]",
+		"localhost.example.com", "internal.example.com", "notinternal.com", "127.0.0.1.nip.io", "134744072", "0x08080808", "8.8", "0.0.0.0", "user@8.8.8.8",
+	} {
+		require.ErrorContains(t, OAuth{Endpoint: "http://" + host}.Validate(), "GOOGLE_ENDPOINT: http carries tokens", host)
+		require.NoError(t, OAuth{Endpoint: "https://" + host}.Validate(), host)
+	}
+}
+
 func TestGoogleAwayWhileSomebodyWaits(t *testing.T) {
 	t.Parallel()
 	w := shared(t)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +39,29 @@ func (o OAuth) Validate() error {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return fmt.Errorf("GOOGLE_ENDPOINT: want http://HOST:PORT or https://HOST")
 	}
+	if u.Scheme == "http" && !privateHost(u.Hostname()) {
+		return fmt.Errorf("GOOGLE_ENDPOINT: http carries tokens in the clear, so the host must be loopback, a private address (RFC 1918, fc00::/7) or " +
+			"a private name (without a dot, or under .localhost, .internal, .local, .lan or .home.arpa); use https for any other")
+	}
 	return nil
+}
+
+// privateHost reports whether an address, or a name by its form, is one that no public network leads to.
+func privateHost(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		ip = ip.Unmap()
+		return ip.IsLoopback() || ip.IsPrivate()
+	}
+	name := strings.TrimSuffix(strings.ToLower(host), ".")
+	if strings.Trim(name, "0123456789.") == "" || strings.HasPrefix(name, "0x") {
+		return false // resolvers take it for an address, such as 134744072 for 8.8.8.8
+	}
+	if !strings.Contains(name, ".") {
+		return true
+	}
+	return slices.ContainsFunc([]string{".localhost", ".internal", ".local", ".lan", ".home.arpa"}, func(suffix string) bool {
+		return strings.HasSuffix(name, suffix)
+	})
 }
 
 // Members says which role a user has in a workspace; fault.NotFound when none.
