@@ -3,11 +3,15 @@
 //
 // # Accounts
 //
-// Tokens are sealed before they reach Postgres, each for its user and kind. A refresh runs under a lock on the account's
-// row, so exactly one process refreshes and a rotated refresh token is kept before anybody uses the new access token.
+// Tokens are sealed before they reach Postgres, each for its user and kind. One process at a time refreshes them, under a lease in the
+// account's row; it holds no transaction and no connection while Google answers, and the others wait for its result. The new tokens
+// are stored only if the lease is still held and the account still has the version that was read, before anybody uses them. A
+// disconnect, a switch or a new consent therefore doesn't wait for a refresh and is not undone by one; the tokens that arrive after a
+// disconnect or a switch are revoked. If the process dies between Google's answer and the commit, the next refresh starts when the
+// lease has expired, after 15 s; a refresh token that Google has rotated is then lost and the account becomes reauth_required.
 // When Google refuses the refresh token the account becomes reauth_required, in one transaction with the event that says
 // so. Another Google account than before is refused on reconnecting, never merged; Switch is for who wants it. Reseal changes the
-// key that tokens are sealed with, account by account, under the same lock.
+// key that tokens are sealed with, account by account, under a lock on the account's row.
 //
 // An access ends in one transaction (Disconnect, or Access.RevokeTx for a user who is disabled): its jobs, schedules and channels with it,
 // and its tokens leave the account for google_revocations. A Revoker revokes them at Google without holding a transaction, and deletes them
@@ -37,6 +41,10 @@
 // job does all else and fails with the code sweep_guard, and a resync with force is the answer to it. Data that breaks the rules (an end before the start, an unknown zone, a bad RRULE) is
 // kept and shown as far as it can be, and never fails a sync.
 //
+// A read takes a bounded number of steps, in all and for each series, and looks at its context at least every 1000 steps. A rule
+// without COUNT is followed from the window on, one with COUNT from its start. A series that needs more steps than it has is shown
+// once, at its start, with a warning.
+//
 // Channels (events.watch) make Google tell of changes. They are a hint: a lost or late notification costs the time until the next
 // sync by the clock, a repeated or forged one nothing.
 //
@@ -49,6 +57,9 @@
 // journal entry, what has the same title or notes (its user has edited it since), or has been deleted. Who changes both before the
 // next sync has it twice. Changes are journalled, too:
 // what turns up at Google as it was sent is no edit of its user's.
+//
+// A deleted task stays as a tombstone for 30 days, and longer while a link has to delete it at Google. The Scheduler removes tombstones
+// and ended jobs in passes, one an hour, that look at each row once.
 //
 // # Failure modes
 //

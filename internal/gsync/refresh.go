@@ -19,8 +19,6 @@ const (
 	leaseTime = oauthTimeout + 5*time.Second
 	// leasePoll is the pause between two looks at a refresh of another process.
 	leasePoll = 50 * time.Millisecond
-	// settleTime bounds the transaction that stores what Google has answered.
-	settleTime = 10 * time.Second
 )
 
 // lease is the right to refresh the tokens of an account as it was at a version.
@@ -116,18 +114,18 @@ func (s *Service) takeLease(ctx context.Context, userID, stale string) (l lease,
 // refreshUnder asks Google for tokens and stores what it answers. It is not settled when the account has changed meanwhile.
 func (s *Service) refreshUnder(ctx context.Context, l lease) (token accessToken, settled bool, err error) {
 	fresh, outcome := s.refresh(ctx, l.refreshToken)
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	var now account
 	err = s.ob.Tx(ctx, func(tx pgx.Tx) error {
-		var current bool
-		var err error
-		if now, current, err = l.lock(ctx, tx); err != nil || !current {
-			settled = false
-			return err
-		}
-		settled = true
+		now, current, err := l.lock(ctx, tx)
+		settled = current
 		switch {
+		case err != nil:
+			return err
+		case !current && outcome != nil:
+			return nil //nolint:nilerr // Google's failure is about a grant that has ended
+		case !current:
+			return s.discard(ctx, tx, now, l, fresh)
 		case refusesGrant(outcome):
 			return s.requireReauth(ctx, tx, now, reasonInvalidGrant)
 		case outcome != nil:
@@ -151,8 +149,6 @@ func (s *Service) refreshUnder(ctx context.Context, l lease) (token accessToken,
 		return accessToken{}, true, errReauth
 	case settled && outcome != nil:
 		return accessToken{}, true, outcome
-	case !settled && outcome == nil:
-		s.discard(ctx, now, l, fresh)
 	}
 	return token, settled, nil
 }
@@ -179,17 +175,16 @@ func (l lease) release(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// discard revokes tokens that came after their grant had ended here: a disconnect could only revoke the ones before. While the
-// user has that Google account, connected or to be renewed, they are left alone, because a revocation ends every grant of the user.
-func (s *Service) discard(ctx context.Context, now account, l lease, fresh *oauth2.Token) {
+// discard queues the revocation of tokens that came after their grant had ended here: a disconnect could only queue the ones before.
+// While the user has that Google account, connected or to be renewed, they are left alone, because a revocation ends every grant of
+// the user.
+func (s *Service) discard(ctx context.Context, tx pgx.Tx, now account, l lease, fresh *oauth2.Token) error {
 	if now.GoogleID == l.googleID && now.State != StateDisconnected {
-		return
+		return nil
 	}
-	token := fresh.RefreshToken
-	if token == "" {
-		token = fresh.AccessToken
-	}
-	if err := s.revoke(ctx, token); err != nil {
-		s.log.Warn().Err(err).Str("user_id", l.userID).Msg("tokens of a grant that has ended not revoked at Google")
-	}
+	_, err := queueRevocation(ctx, tx, account{
+		UserID: l.userID, GoogleID: l.googleID, AccessToken: s.seal(l.userID, kindAccess, fresh.AccessToken),
+		RefreshToken: s.seal(l.userID, kindRefresh, fresh.RefreshToken), AccessExpiresAt: &fresh.Expiry,
+	}, nil)
+	return err
 }

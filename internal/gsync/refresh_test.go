@@ -162,7 +162,15 @@ func TestTokenOfADisconnectedUserIsRevoked(t *testing.T) {
 	})
 	_, err := p.access(t.Context(), p.id, "")
 	require.ErrorIs(t, err, errNotConnected)
-	require.Len(t, w.asked("/revoke"), 2, "the token that was stored, and the one that came after it")
+	require.Len(t, w.asked("/revoke"), 1, "the token that was stored")
+	var id, kind string
+	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT id::text, CASE WHEN refresh_token IS NULL THEN 'access' ELSE 'refresh' END
+		FROM google_revocations WHERE user_id = $1`, p.id).Scan(&id, &kind))
+	require.Equal(t, kindRefresh, kind)
+	found, err := w.revokeNext(t.Context(), id)
+	require.NoError(t, err)
+	require.True(t, found)
+	require.Len(t, w.asked("/revoke"), 2, "the one that came after it")
 }
 
 // A process that dies or stands still in a refresh keeps nobody from the next one, and what it brings late is not stored.
