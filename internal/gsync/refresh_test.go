@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -184,16 +185,14 @@ func TestRefresherThatIsGone(t *testing.T) {
 	require.NoError(t, err, "the lease of the dead one has run out")
 
 	p.expire()
-	var once sync.Once
+	var fired atomic.Bool
 	var next accessToken
 	w.around(nil, func(r *http.Request) {
-		if isRefresh(r) {
-			once.Do(func() {
-				w.exec(`UPDATE google_accounts SET refresh_until = now() WHERE user_id = $1`, p.id)
-				var err error
-				next, err = w.newService(nil).access(t.Context(), p.id, "")
-				require.NoError(t, err)
-			})
+		if isRefresh(r) && fired.CompareAndSwap(false, true) {
+			w.exec(`UPDATE google_accounts SET refresh_until = now() WHERE user_id = $1`, p.id)
+			var err error
+			next, err = w.newService(nil).access(t.Context(), p.id, "")
+			require.NoError(t, err)
 		}
 	})
 	late, err := p.access(t.Context(), p.id, "")
@@ -204,14 +203,12 @@ func TestRefresherThatIsGone(t *testing.T) {
 	// With rotation the next one's refresh token is dead, and only the user can help.
 	w.control(http.MethodPut, "/_emulator/settings", object{"rotateRefreshTokens": true}, nil)
 	p.expire()
-	var again sync.Once
+	fired.Store(false)
 	w.around(nil, func(r *http.Request) {
-		if isRefresh(r) {
-			again.Do(func() {
-				w.exec(`UPDATE google_accounts SET refresh_until = now() WHERE user_id = $1`, p.id)
-				_, err := w.newService(nil).access(t.Context(), p.id, "")
-				require.ErrorIs(t, err, errReauth)
-			})
+		if isRefresh(r) && fired.CompareAndSwap(false, true) {
+			w.exec(`UPDATE google_accounts SET refresh_until = now() WHERE user_id = $1`, p.id)
+			_, err := w.newService(nil).access(t.Context(), p.id, "")
+			require.ErrorIs(t, err, errReauth)
 		}
 	})
 	_, err = p.access(t.Context(), p.id, "")
