@@ -189,7 +189,7 @@ func (e *storedEvent) expandSeries(
 		return nil, err
 	}
 	// Dates come by UTC's days: those of a zone may be up to a day away.
-	err = s.each(b, from.Add(-s.length-24*time.Hour), to.Add(24*time.Hour), func(at time.Time) bool {
+	err = s.each(b, from.Add(-s.length).Add(-24*time.Hour), to.Add(24*time.Hour), func(at time.Time) bool {
 		starts, ends := s.instant(at), s.instant(at.Add(s.length))
 		if !overlaps(starts, ends, from, to) || replaced[instanceID{e.CalendarID, e.EventID, s.key(at)}] {
 			return true

@@ -28,7 +28,6 @@ type lease struct {
 	googleID     string
 	version      int64
 	refreshToken string
-	scopes       []string
 }
 
 // access returns a token of the user's that is not the stale one, and refreshes when it must. One caller of all processes asks
@@ -94,7 +93,7 @@ func (s *Service) takeLease(ctx context.Context, userID, stale string) (l lease,
 		if err != nil {
 			return err
 		}
-		l = lease{id: events.NewID(), userID: userID, googleID: a.GoogleID, refreshToken: refreshToken, scopes: a.Scopes}
+		l = lease{id: events.NewID(), userID: userID, googleID: a.GoogleID, refreshToken: refreshToken}
 		err = tx.QueryRow(ctx, `
 			UPDATE google_accounts SET refresh_lease = $2, refresh_until = clock_timestamp() + $3::interval
 			WHERE user_id = $1 AND (refresh_until IS NULL OR refresh_until < clock_timestamp())
