@@ -180,11 +180,26 @@ func (c *Cache) find(ctx context.Context, hash [sha256.Size]byte) (s Session, un
 	if err != nil {
 		return Session{}, false, err
 	}
-	s = v.Data.session()
+	return v.Data.live()
+}
+
+// near is find from this node's memory alone. It reports false if that can't tell.
+func (c *Cache) near(hash [sha256.Size]byte) (s Session, unnoted, known bool, err error) {
+	v, known, err := c.Near(cacheKey(hash[:]), 0)
+	if !known || err != nil {
+		return Session{}, false, known, err
+	}
+	s, unnoted, err = v.Data.live()
+	return s, unnoted, true, err
+}
+
+// live returns the session unless it has ended by itself, and whether it is still to be noted that it was seen.
+func (k *known) live() (s Session, unnoted bool, err error) {
+	s = k.session()
 	if now := time.Now(); !now.Before(s.ExpiresAt) || !s.TokenEndsAt.IsZero() && !now.Before(s.TokenEndsAt) {
 		return Session{}, false, errGone
 	}
-	return s, !v.Data.noted.Load() && v.Data.noted.CompareAndSwap(false, true), nil
+	return s, !k.noted.Load() && k.noted.CompareAndSwap(false, true), nil
 }
 
 // outdated lists, by their keys, the entries of sessions that have changed, those of tokens they had before included, each with

@@ -194,6 +194,23 @@ func (s *Service) start(ctx context.Context, tx pgx.Tx, meta events.Meta, userID
 	return r.session(), outbox.Append(ctx, tx, created)
 }
 
+// Remembered returns what Authenticate would, if that needs no look-up: this node has the session in memory, or knows that there is
+// none. Else it reports false.
+func (s *Service) Remembered(token string) (session Session, known bool, err error) {
+	hash, ok := hashToken(token)
+	switch {
+	case !ok:
+		return Session{}, true, errGone
+	case !s.cached():
+		return Session{}, false, nil
+	}
+	session, unnoted, known, err := s.cache.near(hash)
+	if unnoted {
+		s.seen.note(session.ID)
+	}
+	return session, known, err
+}
+
 // Authenticate finds the live session that a token belongs to, and who may enter where. Everything else is
 // fault.Unauthenticated, without saying why. See the package for how old the answer may be.
 func (s *Service) Authenticate(ctx context.Context, token string) (Session, error) {
@@ -219,6 +236,11 @@ func (s *Service) Authenticate(ctx context.Context, token string) (Session, erro
 		s.seen.note(session.ID)
 	}
 	return session, nil
+}
+
+// Ended returns those of the sessions that have ended, in whatever way, in one statement.
+func (s *Service) Ended(ctx context.Context, ids []string) ([]string, error) {
+	return endedSessions(ctx, s.outbox.Pool(), ids)
 }
 
 // errGone is unauthenticated for good: no token comes to life, or back to it.

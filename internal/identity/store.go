@@ -176,6 +176,18 @@ func findSession(ctx context.Context, q postgres.Querier, hash []byte) (sessionR
 	return list[0], nil
 }
 
+// endedSessions returns those of the sessions that are live no more, or are not there.
+func endedSessions(ctx context.Context, q postgres.Querier, ids []string) ([]string, error) {
+	rows, _ := q.Query(ctx, `
+		SELECT i.id FROM unnest($1::uuid[]) AS i (id)
+		WHERE NOT EXISTS (
+			SELECT FROM sessions s JOIN users u ON u.id = s.user_id
+			WHERE s.id = i.id AND s.revoked_at IS NULL AND s.expires_at > now() AND s.last_seen_at > now() - $2::interval
+			  AND u.disabled_at IS NULL)`, ids, IdleTimeout)
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return list, postgres.Fault(err)
+}
+
 // touchSessions notes that sessions were seen a moment ago.
 func touchSessions(ctx context.Context, q postgres.Querier, ids []string) error {
 	_, err := q.Exec(ctx, `

@@ -20,7 +20,10 @@
 //   - A node remembers the newest events (16 MiB of them) and gives them to clients that come back; only who was away for
 //     longer, or is new to the node since, has it read the stream, for so many at a time that the server answers in time.
 //   - The end of a session closes its sockets with 4001 as soon as the event arrives; a session that ended less than
-//     a minute ago can't open one, even if it was looked up before.
+//     a minute ago can't open one, even if it was looked up before. The end of a session that nobody uses is no event: each minute
+//     the hub checks the sessions of all its sockets in one statement (UseSessions). An open socket does not count as use.
+//   - A client may send 10 WebSocket frames in any second, of whatever kind: text, continuation, ping, pong, close. One more closes the
+//     socket with 1008.
 //   - A socket's queue is bounded (256 messages, 64 KiB). What doesn't fit, such as the thousands of events of a first sync, it gets
 //     from what the node remembers, as fast as its client reads. Who is left behind by that too, or whose rights change meanwhile,
 //     is closed with 4008; who takes nothing for 5 s is cut off. Either can resume from its cursor, and holds up nobody else.

@@ -34,6 +34,9 @@ type limits struct {
 	grace         time.Duration // for the goodbye
 	memory        time.Duration // how old a session that was looked up may be when its socket opens
 	reach         time.Duration // for the node to reach the end of the stream before a client resumes
+	frames        int           // that a client may send
+	framesWithin  time.Duration // in any stretch of this length
+	check         time.Duration // between two checks of the sockets' sessions
 	drain         time.Duration // for all goodbyes of the hub's end, at most
 	drainEach     time.Duration // for one of them, when they are few
 }
@@ -49,6 +52,9 @@ var defaults = limits{
 	grace:         750 * time.Millisecond,
 	memory:        time.Minute,
 	reach:         2 * time.Second,
+	frames:        10,
+	framesWithin:  time.Second,
+	check:         time.Minute,
 	drain:         Drain,
 	drainEach:     2 * time.Millisecond,
 }
@@ -64,8 +70,11 @@ type Hub struct {
 	delivered  *prometheus.CounterVec
 	written    map[string]prometheus.Counter // of delivered, by a message's kind
 	slow       prometheus.Counter
+	flooded    prometheus.Counter
 	refused    *prometheus.CounterVec
 	unreadable prometheus.Counter
+
+	ended EndedSessions
 
 	wg    sync.WaitGroup // of the sockets' goroutines
 	ready chan struct{}  // closed when the hub is live for the first time
@@ -111,6 +120,9 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 		slow: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "push_slow_total", Help: "Sockets closed because their client was too slow.",
 		}),
+		flooded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "push_flooded_total", Help: "WebSockets closed because their client sent too many frames.",
+		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "push_refused_total", Help: "Clients turned away before their connection became a socket, by reason.",
 		}, []string{"reason"}),
@@ -124,7 +136,7 @@ func New(js jetstream.JetStream, nc *nats.Conn, log zerolog.Logger, metrics prom
 	for _, kind := range []string{kindReady, kindEvent, kindProgress, kindResync} {
 		h.written[kind] = h.delivered.WithLabelValues(kind)
 	}
-	metrics.MustRegister(h.open, h.delivered, h.slow, h.refused, h.unreadable)
+	metrics.MustRegister(h.open, h.delivered, h.slow, h.flooded, h.refused, h.unreadable)
 	return h
 }
 
@@ -142,6 +154,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer stop()
 	var working sync.WaitGroup
 	working.Go(func() { h.rounds(serving) })
+	working.Go(func() { h.checks(serving) })
 	working.Go(func() { h.feed(serving) })
 	<-ctx.Done()
 	h.drain()

@@ -16,6 +16,7 @@ const (
 	CodeSessionEnded = 4001
 	CodeSlow         = 4008
 	CodeRestart      = 1012 // also: try again, with the cursor
+	CodeFlood        = 1008 // more frames than a client may send
 	codeUnsupported  = 1003
 )
 

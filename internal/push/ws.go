@@ -2,7 +2,9 @@ package push
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -16,6 +18,10 @@ import (
 
 // Clients send nothing but control frames; a text message up to this size is ignored, a longer one ends the socket.
 const maxIncoming = 4 << 10
+
+// maxIgnored is how much of what a client goes on to send is read after the end, so that its own unread bytes don't keep the close
+// frame from it.
+const maxIgnored = 256 << 10
 
 // upgrader is tuned for many idle sockets: a small buffer to read into, and buffers to write from only while writing.
 var upgrader = websocket.Upgrader{
@@ -43,7 +49,8 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 	status := 0
 	upgrade := upgrader
 	upgrade.Error = func(_ http.ResponseWriter, _ *http.Request, code int, _ error) { status = code }
-	conn, err := upgrade.Upgrade(w, r, nil)
+	metered := &meteredWriter{ResponseWriter: w, meter: meter{most: h.limits.frames, within: h.limits.framesWithin, begun: time.Now()}}
+	conn, err := upgrade.Upgrade(metered, r, w.Header())
 	switch {
 	case err == nil:
 	case status >= http.StatusInternalServerError:
@@ -55,7 +62,7 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 		h.log.Debug().Err(err).Msg("push client lost while it connected")
 		return nil
 	}
-	t := &wsTransport{conn: conn, limits: &h.limits}
+	t := &wsTransport{conn: conn, raw: metered.conn.Conn, limits: &h.limits}
 	s := &socket{hub: h, user: sub.UserID, session: sub.SessionID, expires: sub.ExpiresAt, t: t}
 	// The request's context ends with this function; the socket's requests to NATS have timeouts of their own.
 	if entered = h.enter(context.WithoutCancel(r.Context()), s, sub, from); !entered {
@@ -66,7 +73,11 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 	h.open.WithLabelValues("ws").Inc()
 	h.wg.Go(func() {
 		defer h.open.WithLabelValues("ws").Dec()
-		t.read(func() { s.end(codeUnsupported) }, s.pingLater)
+		if errors.Is(t.read(func() { s.end(codeUnsupported) }, s.pingLater), errFlood) {
+			h.flooded.Inc()
+			s.end(CodeFlood)
+			_, _ = io.CopyN(io.Discard, t.raw, maxIgnored) // until the client hangs up, or the socket's time to end is over
+		}
 		t.abort()
 		s.finish()
 	})
@@ -75,6 +86,7 @@ func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, sub Subscriber, cu
 
 type wsTransport struct {
 	conn    *websocket.Conn
+	raw     net.Conn // under conn and its meter
 	limits  *limits
 	pong    atomic.Pointer[string] // that is due
 	pending net.Buffers            // frames that wait for the next one
@@ -94,7 +106,7 @@ func (t *wsTransport) write(m *message, more bool) error {
 			return nil
 		}
 	}
-	conn := t.conn.NetConn()
+	conn := t.raw
 	if err := conn.SetWriteDeadline(time.Now().Add(t.limits.write)); err != nil {
 		return err
 	}
@@ -124,11 +136,11 @@ func (t *wsTransport) end(code int) {
 	_ = t.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(t.limits.grace))
 }
 
-func (t *wsTransport) abort() { _ = t.conn.NetConn().Close() } // a second close is an error without a meaning
+func (t *wsTransport) abort() { _ = t.raw.Close() } // a second close is an error without a meaning
 
-// read returns when the client has hung up or was cut off. It keeps nothing that the client sends, and refuses what is no
-// text. A ping is answered by whoever writes.
-func (t *wsTransport) read(refuse, answer func()) {
+// read returns when the client has hung up, was cut off or floods the socket (errFlood). It keeps nothing that the client sends, and
+// refuses what is no text. A ping is answered by whoever writes.
+func (t *wsTransport) read(refuse, answer func()) error {
 	t.conn.SetReadLimit(maxIncoming)
 	t.conn.SetPingHandler(func(data string) error {
 		t.pong.Store(&data)
@@ -137,11 +149,13 @@ func (t *wsTransport) read(refuse, answer func()) {
 	})
 	alive := func(string) error { return t.conn.SetReadDeadline(time.Now().Add(2*t.limits.ping + t.limits.write)) }
 	t.conn.SetPongHandler(alive)
-	for err := alive(""); err == nil; {
+	err := alive("")
+	for err == nil {
 		var kind int
 		kind, _, err = t.conn.NextReader()
 		if err == nil && kind != websocket.TextMessage {
 			refuse()
 		}
 	}
+	return err
 }

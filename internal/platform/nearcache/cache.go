@@ -183,18 +183,26 @@ func New[V any](c Config, load Load, decode Decode[V]) (*Cache[V], error) {
 	return cache, nil
 }
 
-// Get returns the newest version of a key that is known here, and no older one than atLeast if the database has that.
-// The error is Load's; the cache has none of its own.
-func (c *Cache[V]) Get(ctx context.Context, key string, atLeast int64) (Value[V], error) {
+// Near returns what Get would, if the near layer alone can tell. It reads nothing else.
+func (c *Cache[V]) Near(key string, atLeast int64) (v Value[V], known bool, err error) {
 	if i, ok := c.near.GetIfPresent(key); ok && time.Since(c.begun) < i.until && c.Live() {
 		switch {
 		case i.gone != nil:
 			c.served[Near].Inc()
-			return Value[V]{}, i.gone
+			return Value[V]{}, true, i.gone
 		case i.held && i.version >= atLeast:
 			c.served[Near].Inc()
-			return Value[V]{i.version, i.value, Near}, nil
+			return Value[V]{i.version, i.value, Near}, true, nil
 		}
+	}
+	return Value[V]{}, false, nil
+}
+
+// Get returns the newest version of a key that is known here, and no older one than atLeast if the database has that.
+// The error is Load's; the cache has none of its own.
+func (c *Cache[V]) Get(ctx context.Context, key string, atLeast int64) (Value[V], error) {
+	if v, known, err := c.Near(key, atLeast); known {
+		return v, err
 	}
 	for {
 		f, mine := c.join(ctx, key, atLeast)
