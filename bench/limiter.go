@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
@@ -36,7 +37,7 @@ func limiter(ctx context.Context, b *bench) (samples []sample, err error) {
 
 func (b *bench) chargeBeside(ctx context.Context, l *ratelimit.Limiter, subjects []string) ([]sample, error) {
 	memory := &ratelimit.Policy{Key: "bench-memory", Limit: plenty}
-	exact := &ratelimit.Policy{Key: "bench-exact", Limit: plenty, Exact: true}
+	exact := &ratelimit.Policy{Key: "bench-exact", Limit: 10}
 	charge := func(p *ratelimit.Policy) func(string) error {
 		return func(subject string) error {
 			if d := l.Allow(ctx, p, subject); !d.Allowed {
@@ -49,8 +50,11 @@ func (b *bench) chargeBeside(ctx context.Context, l *ratelimit.Limiter, subjects
 	if err != nil {
 		return nil, err
 	}
+	// An exact limit is a small one: each call has a subject of its own, as no subject has many.
+	var calls atomic.Int64
+	chargeExact := func(subject string) error { return charge(exact)(fmt.Sprint(subject, ":", calls.Add(1))) }
 	var ours, theirs float64
-	sides := []func() error{func() (err error) { ours, err = waiting(b.length(), subjects, charge(exact)); return err }}
+	sides := []func() error{func() (err error) { ours, err = waiting(b.length(), subjects, chargeExact); return err }}
 	absent := noRedis
 	if b.cache != nil {
 		absent = ""

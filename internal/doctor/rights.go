@@ -30,12 +30,12 @@ func needs(user string) rights {
 	case "api":
 		return rights{
 			publish: []string{
-				"evt.doctor", bus.OutboxNudge, live(), "RL.doctor.nobody.0", "$KV.sessions.doctor", "$KV.workspace_data.doctor",
-				"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.KV_sessions", "$JS.API.DIRECT.GET.RATELIMIT.RL.doctor",
+				"evt.doctor", bus.OutboxNudge, live(), "RL.doctor.nobody.0", "RLX.doctor.nobody", "$KV.sessions.doctor", "$KV.workspace_data.doctor",
+				"$JS.API.INFO", "$JS.API.STREAM.LIST", "$JS.API.STREAM.INFO.EVENTS", "$JS.API.STREAM.MSG.GET.KV_sessions", "$JS.API.DIRECT.GET.RATELIMIT.RL.doctor", "$JS.API.STREAM.MSG.GET.RATELIMIT_EXACT",
 				"$JS.API.CONSUMER.CREATE.EVENTS.doctor.evt.doctor", "$JS.API.CONSUMER.MSG.NEXT.EVENTS.doctor", "$JS.API.CONSUMER.DELETE.EVENTS.doctor",
 				"$JS.API.CONSUMER.CREATE.KV_sessions.doctor", "$JS.API.CONSUMER.CREATE.KV_workspace_data.doctor", "$JS.API.CONSUMER.CREATE.KV_flags.doctor",
 			},
-			subscribe: []string{bus.Live, bus.OutboxNudge},
+			subscribe: []string{bus.Live, bus.OutboxNudge, bus.RateLimitTotals + ".>"},
 		}
 	case bus.Syncer:
 		return works(user, bus.OutboxNudge, live(), "RL.google/user.doctor.0", "RL.google/project.doctor.0")

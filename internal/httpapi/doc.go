@@ -17,7 +17,8 @@
 //   - It runs under a deadline (30 s) unless its route is a stream.
 //   - The session is authenticated where the route needs one; an unsafe request is not from another origin.
 //   - Where the route's entry has reauth, the user signed in with Google within the last 10 minutes.
-//   - The user, or the client's address before sign-in, is within the rate limit of the route (limits.go).
+//   - The user, or the client's address before sign-in, is within the rate limit of the route (limits.go). A session that this node
+//     doesn't remember was looked up within the budget of the client's address (lookups.go).
 //   - Path ids are UUIDs and declared query parameters have their types.
 //   - A JSON body is within the route's limit and reads the same everywhere (RFC 7493: UTF-8, no repeated names, no
 //     unpaired surrogates); moreover it has no U+0000 (Postgres has none) and is at most 1000 levels deep.

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -16,30 +15,41 @@ import (
 type limit struct {
 	key       string
 	perMinute int64
-	exact     bool     // the request waits for the count over all nodes
 	routes    []string // operation ids
 }
 
-const defaultKey = "default"
+// Keys that are not charged by a route's entry alone.
+const (
+	defaultKey     = "default"
+	lookupKey      = "auth/session" // to an address: look-ups of sessions that fail
+	pushAddressKey = "push/address" // to an address, besides the user's own: sockets and streams that are opened
+)
 
-// limits is the one table of rate limits. What has no key of its own is under default.
+// limits is the one table of rate limits. What has no key of its own is under default. Limits below 20 are exact over all nodes:
+// see ratelimit.
 func limits() []limit {
 	return []limit{
-		{key: "auth/login", perMinute: 10, exact: true, routes: []string{"login"}},
-		{key: "auth/callback", perMinute: 10, exact: true, routes: []string{"loginCallback"}},
+		{key: "auth/login", perMinute: 10, routes: []string{"login"}},
+		{key: "auth/callback", perMinute: 10, routes: []string{"loginCallback"}},
+		{key: lookupKey, perMinute: 60},
 		{key: "workspaces/data", perMinute: 120, routes: []string{"getData"}},
 		{key: "workspaces/data:write", perMinute: 30, routes: []string{"putData", "patchData"}},
+		{key: "tasks", perMinute: 300, routes: []string{"listTasks", "getTask"}},
+		{key: "tasks:write", perMinute: 120, routes: []string{"createTask", "patchTask", "deleteTask"}},
+		{key: "calendar", perMinute: 120, routes: []string{"listCalendarEvents"}},
 		{key: "org-chart", perMinute: 60, routes: []string{"getOrgChart", "putOrgChart"}},
-		{key: "users/export", perMinute: 2, exact: true, routes: []string{"exportUser"}},
+		{key: "users/export", perMinute: 2, routes: []string{"exportUser"}},
 		{key: "google/sync", perMinute: 5, routes: []string{"requestSync"}},
-		{key: "ai/chat", perMinute: 5, exact: true, routes: []string{"chat"}},
+		{key: "ai/chat", perMinute: 5, routes: []string{"chat"}},
+		{key: "push", perMinute: 60, routes: []string{"openWebSocket", "openEventStream"}},
+		{key: pushAddressKey, perMinute: 600},
 		{key: defaultKey, perMinute: 60},
 	}
 }
 
-// unlimited are the operations without a limit: probes, streams, documents.
+// unlimited are the operations without a limit: probes and documents.
 func unlimited() []string {
-	return []string{"getHealth", "getDeepHealth", "openWebSocket", "openEventStream", "getOpenAPI", "getEventSchema"}
+	return []string{"getHealth", "getDeepHealth", "getOpenAPI", "getEventSchema"}
 }
 
 // limitKey is the key of the route's limit, empty when it has none.
@@ -85,7 +95,7 @@ func newBudgets(factor float64) map[string]*budget {
 		allowed := max(1, int64(math.Round(float64(l.perMinute)*factor)))
 		key := strconv.Quote(l.key)
 		budgets[l.key] = &budget{
-			policy: &ratelimit.Policy{Key: l.key, Limit: allowed, Exact: l.exact},
+			policy: &ratelimit.Policy{Key: l.key, Limit: allowed},
 			header: []string{key + ";q=" + strconv.FormatInt(allowed, 10) + ";w=" + strconv.Itoa(int(ratelimit.Window/time.Second))},
 			prefix: key + ";r=",
 		}
@@ -110,11 +120,20 @@ func (c *call) charge(unauthenticated error) error {
 	default:
 		return nil
 	}
+	if c.route.stream {
+		if err := c.take(c.ctx(), c.api.budgets[pushAddressKey], addressSubject(c.client)); err != nil {
+			return err
+		}
+	}
 	return c.take(c.ctx(), b, subject)
 }
 
 func (c *call) take(ctx context.Context, b *budget, subject string) error {
-	d := c.api.Limiter.Allow(ctx, b.policy, subject)
+	return c.answerLimit(b, c.api.Limiter.Allow(ctx, b.policy, subject))
+}
+
+// answerLimit puts a decision into the answer's headers, and makes an error of a refusal.
+func (c *call) answerLimit(b *budget, d ratelimit.Decision) error {
 	seconds := min(max(1, int64(math.Ceil(d.Reset.Seconds()))), int64(ratelimit.Window/time.Second))
 	h := c.gin.Writer.Header()
 	h[headerPolicy] = b.header // as the draft spells it, not as Go would
@@ -129,14 +148,4 @@ func (c *call) take(ctx context.Context, b *budget, subject string) error {
 		Kind: fault.RateLimited, Detail: "Too many requests; try again in " + strconv.FormatInt(seconds, 10) + " s.",
 		RetryAfter: time.Duration(seconds) * time.Second,
 	}
-}
-
-// addressSubject is whom an address stands for. One client has a whole /64 of IPv6.
-func addressSubject(addr netip.Addr) string {
-	if addr.Is6() {
-		if network, err := addr.Prefix(64); err == nil {
-			return "address:" + network.Addr().String()
-		}
-	}
-	return "address:" + addr.String()
 }

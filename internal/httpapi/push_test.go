@@ -15,6 +15,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
+
+	"fdc/internal/push"
 )
 
 type told struct {
@@ -25,6 +27,13 @@ type told struct {
 
 // dial opens a WebSocket with the visitor's cookies; nil and the status when it is refused.
 func (v *visitor) dial(query string, header http.Header) (*websocket.Conn, int) {
+	v.t.Helper()
+	conn, resp := v.dialed(query, header)
+	return conn, resp.StatusCode
+}
+
+// dialed is dial with all of the answer.
+func (v *visitor) dialed(query string, header http.Header) (*websocket.Conn, *http.Response) {
 	v.t.Helper()
 	dialer := websocket.Dialer{Jar: v.client.Jar, HandshakeTimeout: patience}
 	if header = header.Clone(); v.agent != "" {
@@ -38,11 +47,11 @@ func (v *visitor) dial(query string, header http.Header) (*websocket.Conn, int) 
 	require.NoError(v.t, resp.Body.Close())
 	if err != nil {
 		require.ErrorIs(v.t, err, websocket.ErrBadHandshake)
-		return nil, resp.StatusCode
+		return nil, resp
 	}
 	v.t.Cleanup(func() { _ = conn.Close() }) // it may be closed
 	require.NoError(v.t, conn.SetReadDeadline(time.Now().Add(patience)))
-	return conn, resp.StatusCode
+	return conn, resp
 }
 
 func hear(t *testing.T, conn *websocket.Conn) told {
@@ -310,4 +319,41 @@ func TestAFloodOfConnects(t *testing.T) {
 	require.Equal(t, "too-many-sockets", refused.code())
 	require.Contains(t, refused.str("detail"), "close some")
 	require.Equal(t, http.StatusTooManyRequests, alice.get("/api/events").status)
+}
+
+// A session that nobody uses ends, with its sockets: that they are open is no use of it.
+func TestAnIdleSessionsSocketsAreClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	alice, bob := w.signIn("alice"), w.signIn("bob")
+	idle, _ := alice.dial("", nil)
+	require.Equal(t, "ready", hear(t, idle).Type)
+	used, _ := bob.dial("", nil)
+	require.Equal(t, "ready", hear(t, used).Type)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/api/events", nil)
+	require.NoError(t, err)
+	for _, cookie := range alice.client.Jar.Cookies(req.URL) {
+		req.AddCookie(cookie)
+	}
+	stream, err := http.DefaultClient.Do(req)
+	require.NoError(t, err)
+	defer stream.Body.Close() //nolint:errcheck // read to its end
+
+	require.NoError(t, w.hub.CheckSessions(t.Context()))
+	tag, err := w.db.Pool.Exec(t.Context(), `UPDATE sessions SET last_seen_at = now() - interval '25 hours' WHERE user_id = $1`, alice.id())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, tag.RowsAffected())
+	require.NoError(t, w.hub.CheckSessions(t.Context()))
+	for err == nil {
+		_, _, err = idle.ReadMessage()
+	}
+	require.True(t, websocket.IsCloseError(err, push.CodeSessionEnded), "%v", err)
+	text, err := io.ReadAll(stream.Body)
+	require.NoError(t, err)
+	require.True(t, strings.HasSuffix(string(text), "event: closed\ndata: {\"code\":4001}\n\n"), "%s", text)
+
+	bob.send(http.MethodPost, "/api/workspaces/"+bob.home()+"/tasks", object{"title": "x"})
+	for hear(t, used).Event.Type != "fdc.task.created.v1" {
+		continue
+	}
 }

@@ -67,7 +67,8 @@ type api struct {
 	crossOrigin *http.CrossOriginProtection
 	requests    *prometheus.HistogramVec
 	budgets     map[string]*budget // by key
-	document    []byte             // openapi.json
+	lookups     *lookups
+	document    []byte // openapi.json
 	encoders    encoders
 	site        *site
 	pagePolicy  []string // Content-Security-Policy of pages
@@ -86,6 +87,7 @@ func newAPI(cfg Config) *api {
 			Buckets: prometheus.ExponentialBuckets(.0005, 2.5, 12),
 		}, []string{"route", "method", "status"}),
 		budgets:     newBudgets(cfg.RateLimitFactor),
+		lookups:     newLookups(),
 		crossOrigin: http.NewCrossOriginProtection(),
 		encoders:    newEncoders(),
 		site:        theSite(),

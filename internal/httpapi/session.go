@@ -47,13 +47,17 @@ func (c *call) token() (string, error) {
 	return token, nil
 }
 
-// findSession finds the session of the request's cookie.
+// findSession finds the session of the request's cookie. What this node doesn't remember is looked up, as long as the client's
+// address may have look-ups fail.
 func (c *call) findSession() (identity.Session, error) {
 	token, err := c.token()
 	if err != nil {
 		return identity.Session{}, err
 	}
-	return c.api.Identity.Authenticate(c.ctx(), token)
+	if session, known, err := c.api.Identity.Remembered(token); known {
+		return session, err
+	}
+	return c.lookUp(token)
 }
 
 // authenticate makes the session of the request's cookie the one that asks.

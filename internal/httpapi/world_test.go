@@ -55,6 +55,7 @@ type world struct {
 	log     *syncBuffer
 	metrics *prometheus.Registry
 	js      jetstream.JetStream // of the user provision
+	hub     *push.Hub
 	doc     *contract
 	handler http.Handler // of the API, for a test that has to stay on its own thread
 
@@ -135,7 +136,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	require.NoError(tb, err)
 	workspaces := workspace.New(ob)
 	tasks := task.New(ob, workspaces)
-	hub := push.New(js, nc, quiet, w.metrics)
+	w.hub = push.New(js, nc, quiet, w.metrics)
 	near := func(bucket string) nearcache.Config {
 		kv, err := bus.BindBucket(tb.Context(), js, bucket, nil)
 		require.NoError(tb, err)
@@ -149,6 +150,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 	sessions, err := identity.NewCache(pool, near(bus.Sessions))
 	require.NoError(tb, err)
 	w.identity = users
+	w.hub.UseSessions(users.Ended)
 	users.UseCache(sessions, func() bool { return true })
 	relay := outbox.NewRelay(postgres.Config{URL: w.db.URL, ConnectTimeout: patience}, js, quiet, w.metrics)
 	limiter := ratelimit.New(ratelimit.Config{NC: nc, Log: quiet, Metrics: w.metrics, Now: func() time.Time {
@@ -162,7 +164,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 			OAuth: gsync.OAuth{ClientID: "fdc", ClientSecret: "secret", Endpoint: w.emu.URL}, Backoff: time.Millisecond,
 			Webhook: "http://" + api.Listener.Addr().String() + "/api/google/webhook",
 		}),
-		Audit: audit.NewLog(ob), Push: hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
+		Audit: audit.NewLog(ob), Push: w.hub, Documents: documents, Keys: keys, SyncAsync: true, Limiter: limiter, RateLimitFactor: 10_000,
 		PublicURL: &url.URL{Scheme: "http", Host: api.Listener.Addr().String()},
 		Log:       zerolog.New(w.log), Metrics: w.metrics, Gather: w.metrics,
 	}
@@ -176,7 +178,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context) error{hub.Run, relay.Run, limiter.Run, documents.Run, sessions.Run} {
+	for _, run := range []func(context.Context) error{w.hub.Run, relay.Run, limiter.Run, documents.Run, sessions.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				tb.Errorf("run: %v", err)
@@ -192,7 +194,7 @@ func startWorld(tb testing.TB, change ...func(*httpapi.Config)) *world {
 		nc.Close()
 	})
 	select {
-	case <-hub.Ready():
+	case <-w.hub.Ready():
 	case <-time.After(patience):
 		tb.Fatal("the hub is not ready")
 	}

@@ -163,7 +163,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		return Orderly(ctx, err)
 	}
 	defer b.Close()
-	// Not for the counters of the rate limits: they are held in memory, and without them each node counts for itself.
+	// Not for the rate limits: without their streams each node counts for itself.
 	if _, err := bus.BindStream(ctx, b.JS, bus.Events, r.Waiting); err != nil {
 		return Orderly(ctx, err)
 	}
@@ -175,7 +175,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 
 	workspaces := workspace.New(b.Outbox)
 	tasks := task.New(b.Outbox, workspaces)
-	limiter := ratelimit.New(ratelimit.Config{NC: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics})
+	limiter := ratelimit.New(ratelimit.Config{NC: b.NATS, Log: r.Log, Metrics: r.Admin.Metrics, Follow: true})
 	google := gsync.New(gsync.Config{
 		Outbox: b.Outbox, OAuth: c.Google, Keys: keys, Tasks: tasks, Members: workspaces, Source: "/fdc/api", Version: Version,
 		Webhook: webhook(c.PublicURL, c.Google), Limiter: limiter,
@@ -205,6 +205,7 @@ func RunAPI(ctx context.Context, c APIConfig, r Runtime) error {
 		users.UseCache(sessions, func() bool { return live.Enabled(flags.SessionCache) })
 	}
 	hub := push.New(b.JS, b.NATS, r.Log, r.Admin.Metrics)
+	hub.UseSessions(users.Ended)
 	relay := outbox.NewRelay(c.Database, b.JS, r.Log, r.Admin.Metrics)
 	var tracer trace.Tracer
 	if c.Telemetry.Endpoint != "" {

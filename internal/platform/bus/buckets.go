@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,16 +14,23 @@ const (
 	Flags         = "flags"
 )
 
-// isCache reports whether a stream is a bucket that holds nothing but what Postgres has.
-func isCache(stream string) bool { return stream == "KV_"+Sessions || stream == "KV_"+WorkspaceData }
+// expendable reports whether a stream may be replaced by an empty one: Postgres has what it holds, or it holds a minute's counts.
+func expendable(stream string) bool {
+	return slices.Contains([]string{"KV_" + Sessions, "KV_" + WorkspaceData, RateLimits, RateLimitLogs}, stream)
+}
+
+// asyncPersist is the mode in which a file stream lets nobody wait for the disk: a single server keeps it over a restart, with its
+// configuration, and one that crashes may lose the newest messages.
+func asyncPersist(replicas int) jetstream.PersistModeType {
+	if replicas > 1 { // the replicas have it, and the server knows no other mode then
+		return jetstream.DefaultPersistMode
+	}
+	return jetstream.AsyncPersistMode
+}
 
 // Buckets are the project's buckets as the streams they are made of. The client's own CreateKeyValue always allows
 // direct reads, which any replica may answer; a cache of sessions must ask the leader.
 func Buckets(replicas int) []jetstream.StreamConfig {
-	persist := jetstream.AsyncPersistMode
-	if replicas > 1 { // the replicas have it, and the server knows no other mode then
-		persist = jetstream.DefaultPersistMode
-	}
 	cache := func(name, description string, ttl time.Duration, maxBytes int64) jetstream.StreamConfig {
 		return jetstream.StreamConfig{
 			Name:        "KV_" + name,
@@ -32,7 +40,7 @@ func Buckets(replicas int) []jetstream.StreamConfig {
 			// `fdc migrate` makes it again. So it is a file, which nobody waits for: a server that crashes may lose the newest
 			// entries, and who reads the bucket reckons with that.
 			Storage:                jetstream.FileStorage,
-			PersistMode:            persist,
+			PersistMode:            asyncPersist(replicas),
 			Replicas:               replicas,
 			MaxMsgsPerSubject:      1,
 			MaxAge:                 ttl,

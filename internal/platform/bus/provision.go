@@ -11,11 +11,11 @@ import (
 )
 
 // Provision makes every stream, bucket and consumer and updates the settings of those that exist. It is idempotent. A setting
-// that can't be changed in place is an error that names the stream, but for the caches: those are made anew, empty.
+// that can't be changed in place is an error that names the stream, but for caches and rate limits: those are made anew, empty.
 func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error {
 	for _, config := range append(Streams(replicas), Buckets(replicas)...) {
 		_, err := js.CreateOrUpdateStream(ctx, config)
-		if refused, ok := errors.AsType[*jetstream.APIError](err); ok && refused.ErrorCode == invalidConfig && isCache(config.Name) {
+		if refused, ok := errors.AsType[*jetstream.APIError](err); ok && refused.ErrorCode == invalidConfig && expendable(config.Name) {
 			if err = js.DeleteStream(ctx, config.Name); err == nil {
 				_, err = js.CreateStream(ctx, config)
 			}

@@ -36,6 +36,8 @@ func may() []right {
 		{bus.OutboxNudge, []string{api, bus.Syncer, bus.AuditArchiver}},
 		{"RL.default.x.1", []string{api}},
 		{"RL.google/user.x.1", []string{api, bus.Syncer}},
+		{"RLX.auth/login.x", []string{api}},
+		{bus.RateLimitTotals + ".default.x.1", nil},
 		{"$KV.sessions.x", []string{api, bus.CacheInvalidator}},
 		{"$KV.workspace_data.x", []string{api, bus.CacheInvalidator}},
 		{"$KV.flags.sync_async", []string{ops}},
@@ -82,6 +84,7 @@ func may() []right {
 	get := map[string][]string{
 		bus.Dead: append([]string{ops}, consumers...), bus.Checkpoints: {ops, bus.AuditArchiver}, object: {ops, bus.AuditArchiver},
 		"KV_" + bus.Sessions: {ops, api, bus.CacheInvalidator}, "KV_" + bus.WorkspaceData: {ops, api, bus.CacheInvalidator}, "KV_" + bus.Flags: {ops, api},
+		bus.RateLimitLogs: {ops, api},
 	}
 	consume := map[string][]string{
 		bus.Events: {ops, api}, bus.Replay: nil, "KV_" + bus.Sessions: {ops, api}, "KV_" + bus.WorkspaceData: {ops, api}, "KV_" + bus.Flags: {ops, api}, object: {ops, bus.AuditArchiver},
@@ -160,6 +163,7 @@ func TestUsersMayDoWhatTheyDo(t *testing.T) {
 				{own, []string{user}},
 				{"live.>", []string{api, ops}},
 				{"outbox.nudge", []string{api, ops}},
+				{bus.RateLimitTotals + ".>", []string{api, ops}},
 				{"evt.>", []string{ops}},
 				{"dead.>", []string{ops}},
 				{"$KV.>", []string{ops}},

@@ -12,8 +12,9 @@ const (
 	Dead   = "DEAD"
 	// Replay holds what single consumers are to get again.
 	Replay = "REPLAY"
-	// RateLimits holds the counters of platform/ratelimit.
-	RateLimits = "RATELIMIT"
+	// RateLimits holds the counters of platform/ratelimit, and RateLimitLogs what it keeps of limits that are exact.
+	RateLimits    = "RATELIMIT"
+	RateLimitLogs = "RATELIMIT_EXACT"
 	// Checkpoints holds the signed checkpoints of the audit log.
 	Checkpoints = "CHECKPOINTS"
 )
@@ -23,6 +24,12 @@ const CheckpointSubject = "checkpoint.audit"
 
 // RateLimitSubject is the first token of the counters' subjects: RL.<key>.<hash of whom it counts>.<minute>.
 const RateLimitSubject = "RL"
+
+// RateLimitTotals is the prefix under which RATELIMIT republishes each counter's new total, over core NATS.
+const RateLimitTotals = "ratelimit.total"
+
+// RateLimitLogSubject is the first token of the logs' subjects: RLX.<key>.<hash of whom it limits>.
+const RateLimitLogSubject = "RLX"
 
 // Core NATS subjects; nothing stores them.
 const (
@@ -99,12 +106,11 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
-			Name:        RateLimits,
-			Description: "Requests per key, subject and minute, as counters",
-			Subjects:    []string{RateLimitSubject + ".>"},
-			// Nothing is lost with them but a minute's count; a durable increment would cost an fsync each. A server that
-			// runs alone forgets the whole stream when it restarts: until the next Provision each node counts for itself.
-			Storage:           jetstream.MemoryStorage,
+			Name:              RateLimits,
+			Description:       "Requests per key, subject and minute, as counters",
+			Subjects:          []string{RateLimitSubject + ".>"},
+			Storage:           jetstream.FileStorage,
+			PersistMode:       asyncPersist(replicas),
 			Replicas:          replicas,
 			MaxMsgsPerSubject: 1,
 			MaxAge:            3 * time.Minute, // two windows matter
@@ -113,6 +119,21 @@ func Streams(replicas int) []jetstream.StreamConfig {
 			Discard:           jetstream.DiscardOld, // counters allow no other
 			AllowMsgCounter:   true,
 			AllowDirect:       true,
+			RePublish:         &jetstream.RePublish{Source: RateLimitSubject + ".>", Destination: RateLimitTotals + ".>"},
+		},
+		{
+			Name:              RateLimitLogs,
+			Description:       "Times of the last minute's requests per key and subject, for limits that are exact",
+			Subjects:          []string{RateLimitLogSubject + ".>"},
+			Storage:           jetstream.FileStorage,
+			PersistMode:       asyncPersist(replicas),
+			Replicas:          replicas,
+			MaxMsgsPerSubject: 1,
+			MaxAge:            2 * time.Minute, // one matters
+			MaxBytes:          32 << 20,
+			MaxMsgSize:        4 << 10,
+			Discard:           jetstream.DiscardOld,
+			AllowDirect:       false, // the leader's is the one to compare with
 		},
 	}
 }

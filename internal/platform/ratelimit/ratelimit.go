@@ -3,9 +3,9 @@ package ratelimit
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,29 +18,35 @@ import (
 )
 
 const (
-	exactWait = 250 * time.Millisecond // how long an exact key waits for its count
-	sendWait  = 2 * time.Second        // how long the background waits
-	sendEvery = 50 * time.Millisecond  // how long an increment waits for others
-	senders   = 64                     // increments under way at the same time
-	pause     = time.Second            // for which nothing is sent after a failure
+	confirmWait = 500 * time.Millisecond // how long a request waits for its count
+	exactWait   = time.Second            // for each answer that an exact limit needs
+	sendWait    = 2 * time.Second        // how long the background waits
+	sendEvery   = 50 * time.Millisecond  // how long an increment waits for others
+	senders     = 64                     // increments under way at the same time
+	pause       = time.Second            // for which nothing is sent after a failure
 )
 
 // Policy is the limit of a key. Two policies are two keys even when they have one name: make each once.
 type Policy struct {
 	Key   string
 	Limit int64 // per Window, at least 1
-	Exact bool  // wait for the count over all nodes
 }
 
-// batch is the number of charges that don't wait for more.
-func (p *Policy) batch() int64 { return max(1, p.Limit/16) }
+// ahead is how many requests a node may admit before their count over all nodes is known.
+func (p *Policy) ahead() int64 { return p.Limit / 20 }
+
+// exact reports whether the limit is too small for a node to admit anything before that.
+func (p *Policy) exact() bool { return p.ahead() == 0 }
+
+// batch is the number of charges that are sent at once. Those of a limit that a user can reach go out one by one.
+func (p *Policy) batch() int64 { return max(1, p.Limit/1000) }
 
 // Decision is the answer to one request.
 type Decision struct {
 	Allowed   bool
 	Limit     int64
-	Remaining int64
-	Reset     time.Duration // until the window ends; when refused: until a request is allowed again
+	Remaining int64         // at least so many more are allowed; it doesn't rise before Reset has passed
+	Reset     time.Duration // when refused: until a request is allowed again
 }
 
 // Config is what a Limiter needs. NC, Log and Metrics are required.
@@ -48,16 +54,18 @@ type Config struct {
 	NC          *nats.Conn
 	Log         zerolog.Logger
 	Metrics     prometheus.Registerer
+	Follow      bool             // hear what other nodes count as they do; NC must be allowed to subscribe to bus.RateLimitTotals
 	MaxSubjects int              // pairs of key and subject in memory; 65,536 when zero
 	Now         func() time.Time // the clock; time.Now when nil
 }
 
 // Limiter decides. It is safe for concurrent use. Run has to run, or a node's charges stay its own.
 type Limiter struct {
-	nc    *nats.Conn
-	log   zerolog.Logger
-	now   func() time.Time
-	table *table
+	nc     *nats.Conn
+	log    zerolog.Logger
+	now    func() time.Time
+	follow bool
+	table  *table
 
 	mu     sync.Mutex
 	queue  []*entry
@@ -69,7 +77,7 @@ type Limiter struct {
 	errors  prometheus.Counter
 }
 
-// New returns a limiter on the stream RATELIMIT.
+// New returns a limiter on the streams RATELIMIT and RATELIMIT_EXACT.
 func New(cfg Config) *Limiter {
 	if cfg.MaxSubjects == 0 {
 		cfg.MaxSubjects = 1 << 16
@@ -78,7 +86,7 @@ func New(cfg Config) *Limiter {
 		cfg.Now = time.Now
 	}
 	l := &Limiter{
-		nc: cfg.NC, log: cfg.Log, now: cfg.Now, table: newTable(cfg.MaxSubjects),
+		nc: cfg.NC, log: cfg.Log, now: cfg.Now, follow: cfg.Follow, table: newTable(cfg.MaxSubjects),
 		due: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "ratelimit_refused_total", Help: "Requests refused, by key.",
@@ -91,14 +99,14 @@ func New(cfg Config) *Limiter {
 	return l
 }
 
-// Allow charges one request of the subject and says whether it may pass. What is refused costs nothing. It always
-// answers; ctx only shortens the waiting of an exact key.
+// Allow charges one request of the subject and reports whether it may pass. A refused request costs nothing. Allow always
+// answers, whether or not NATS does. The end of ctx does not shorten the wait.
 func (l *Limiter) Allow(ctx context.Context, p *Policy, subject string) Decision {
 	var d Decision
-	if p.Exact {
+	if p.exact() {
 		d = l.exact(ctx, p, subject)
 	} else {
-		d = l.local(p, subject)
+		d = l.counted(ctx, p, subject)
 	}
 	if !d.Allowed {
 		l.refused.WithLabelValues(p.Key).Inc()
@@ -106,18 +114,51 @@ func (l *Limiter) Allow(ctx context.Context, p *Policy, subject string) Decision
 	return d
 }
 
-// local charges in memory and leaves the rest to Run.
-func (l *Limiter) local(p *Policy, subject string) Decision {
+// Peek returns the decision that Allow would make, and charges nothing. Remaining leaves one request out.
+func (l *Limiter) Peek(ctx context.Context, p *Policy, subject string) Decision {
+	now := l.now()
+	window, elapsed := windowAt(now)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmWait)
+	defer cancel()
+	e := l.table.acquire(p, subject, window)
+	defer e.shard.mu.Unlock()
+	if p.exact() {
+		l.unlocked(e, true, func() error { return l.readLog(ctx, e) })
+		return judgeTimes(p.Limit, e.log.within(now.UnixMilli()), now.UnixMilli())
+	}
+	l.unlocked(e, e.read != window, func() error { return l.readTotals(ctx, e, window) })
+	return judge(p.Limit, e.previous.all(), e.current.all(), elapsed)
+}
+
+// unlocked reads from NATS, if that is needed and possible, without the lock of the entry's shard.
+func (l *Limiter) unlocked(e *entry, needed bool, read func() error) {
+	if !needed || !l.reachable() {
+		return
+	}
+	e.shard.mu.Unlock()
+	defer e.shard.mu.Lock()
+	if err := read(); err != nil {
+		l.failed(err)
+	}
+}
+
+// counted charges in memory and leaves the rest to Run, or waits for the total over all nodes.
+func (l *Limiter) counted(ctx context.Context, p *Policy, subject string) Decision {
 	window, elapsed := windowAt(l.now())
 	e := l.table.acquire(p, subject, window)
 	d := judge(p.Limit, e.previous.all(), e.current.all(), elapsed)
-	enqueue, urgent := false, false
-	if d.Allowed {
-		e.current.unsent++
-		enqueue = !e.queued
-		e.queued = true
-		urgent = e.current.unsent == p.batch()
+	if !d.Allowed {
+		e.shard.mu.Unlock()
+		return d
 	}
+	ahead := e.read == window && e.alone() && e.current.unsent+e.current.inflight < p.ahead()
+	if !ahead && l.reachable() {
+		return l.confirmed(ctx, e, window, elapsed)
+	}
+	e.current.unsent++
+	enqueue := !e.queued
+	e.queued = true
+	urgent := e.current.unsent == p.batch()
 	e.shard.mu.Unlock()
 	if enqueue {
 		l.enqueue(e)
@@ -128,53 +169,48 @@ func (l *Limiter) local(p *Policy, subject string) Decision {
 	return d
 }
 
-// exact waits for the count. When there is none, the node's own decides.
-func (l *Limiter) exact(ctx context.Context, p *Policy, subject string) Decision {
-	window, elapsed := windowAt(l.now())
-	e := l.table.acquire(p, subject, window)
-	d := judge(p.Limit, e.previous.settled(), e.current.settled(), elapsed)
-	if !d.Allowed || !l.reachable() {
-		if d = judge(p.Limit, e.previous.all(), e.current.all(), elapsed); d.Allowed {
-			e.current.lost++
-		}
-		e.shard.mu.Unlock()
-		return d
-	}
-	e.current.inflight++
-	unread := e.read != window
+// confirmed charges the request, and what was charged before it and not sent, and decides by the total over all nodes. Without
+// an answer the node's own count decides. It unlocks the entry's shard.
+func (l *Limiter) confirmed(ctx context.Context, e *entry, window, elapsed int64) Decision {
+	limit, unread := e.policy.Limit, e.read != window
+	n := e.current.unsent + 1
+	e.current.unsent = 0
+	e.current.inflight += n
 	e.shard.mu.Unlock()
 
-	ctx, cancel := context.WithTimeout(ctx, exactWait)
+	// A client that hangs up must not get past the other nodes' counts.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), confirmWait)
 	defer cancel()
-	var err error
-	if unread {
+	total, err := l.increment(ctx, e, window, n)
+	if err == nil && unread {
 		err = l.readPrevious(ctx, e, window)
-	}
-	var total int64
-	if err == nil {
-		total, err = l.increment(ctx, e, window, 1)
 	}
 
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	count, before := e.tally(window), e.tally(window-1)
 	if count == nil { // it took a whole window
-		count = new(tally)
-	} else {
-		count.inflight--
+		count = &tally{inflight: n}
 	}
 	if before == nil {
 		before = new(tally)
 	}
+	count.inflight -= n
 	if err != nil {
 		l.failed(err)
-		if d = judge(p.Limit, before.all(), count.all(), elapsed); d.Allowed {
+		count.lost += n - 1 // admitted already
+		d := judge(limit, before.all(), count.all(), elapsed)
+		if d.Allowed {
 			count.lost++
 		}
 		return d
 	}
-	count.shared = max(count.shared, total)
-	return judge(p.Limit, before.settled(), total-1+count.lost, elapsed)
+	count.own += n
+	count.hear(total)
+	if e.window == window {
+		e.read = window
+	}
+	return judge(limit, before.settled(), total-1+count.lost, elapsed)
 }
 
 func (l *Limiter) enqueue(e *entry) {
@@ -191,8 +227,15 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Run sends what was charged in memory until ctx ends, the last charges included.
+// Run sends what was charged in memory until ctx ends, the last charges included, and hears the other nodes' totals.
 func (l *Limiter) Run(ctx context.Context) error {
+	if l.follow {
+		totals, err := l.nc.Subscribe(bus.RateLimitTotals+".>", l.heard)
+		if err != nil {
+			return fmt.Errorf("subscribe %s: %w", bus.RateLimitTotals, err)
+		}
+		defer totals.Unsubscribe() //nolint:errcheck // it fails when the connection is closed, and then nothing comes either
+	}
 	var sending sync.WaitGroup
 	defer sending.Wait()
 	slots := make(chan struct{}, senders)
@@ -226,6 +269,33 @@ func (l *Limiter) Run(ctx context.Context) error {
 	return nil
 }
 
+// heard takes a total that a node's increment brought about.
+func (l *Limiter) heard(msg *nats.Msg) {
+	name := strings.TrimPrefix(msg.Subject, bus.RateLimitTotals+".")
+	at := strings.LastIndexByte(name, '.')
+	if at < 0 {
+		return
+	}
+	e := l.table.named(name[:at])
+	if e == nil {
+		return
+	}
+	window, err := strconv.ParseInt(name[at+1:], 10, 64)
+	if err != nil {
+		return // no limiter wrote it
+	}
+	total, err := parseTotal(msg.Data)
+	if err != nil {
+		l.log.Warn().Err(err).Str("subject", msg.Subject).Msg("total of a rate limit not understood")
+		return
+	}
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	if count := e.tally(window); count != nil {
+		count.hear(total)
+	}
+}
+
 // send tells the stream what an entry was charged, and the entry what the stream knows.
 func (l *Limiter) send(ctx context.Context, e *entry) {
 	ctx, cancel := context.WithTimeout(ctx, sendWait)
@@ -235,7 +305,7 @@ func (l *Limiter) send(ctx context.Context, e *entry) {
 	e.shard.mu.Unlock()
 	reachable := l.reachable()
 	if reachable && unread {
-		if err := l.readPrevious(ctx, e, window); err != nil {
+		if err := l.readTotals(ctx, e, window); err != nil {
 			l.failed(err)
 			reachable = false
 		}
@@ -288,7 +358,8 @@ func (l *Limiter) sendWindow(ctx context.Context, e *entry, window int64, reacha
 		count.lost += n
 		return false
 	}
-	count.shared = max(count.shared, total)
+	count.own += n
+	count.hear(total)
 	return true
 }
 
@@ -299,9 +370,6 @@ func (l *Limiter) reachable() bool {
 
 // failed notes that NATS gave no count, and leaves it alone for a moment.
 func (l *Limiter) failed(err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the client has gone
-	}
 	l.errors.Inc()
 	now := time.Now()
 	if last := l.resume.Swap(now.Add(pause).UnixNano()); now.UnixNano() >= last {
@@ -311,7 +379,7 @@ func (l *Limiter) failed(err error) {
 
 // counterOf is the NATS subject of an entry's counter in a window.
 func counterOf(e *entry, window int64) string {
-	return bus.RateLimitSubject + "." + e.policy.Key + "." + e.token + "." + strconv.FormatInt(window, 10)
+	return bus.RateLimitSubject + "." + e.name + "." + strconv.FormatInt(window, 10)
 }
 
 // increment adds to the counter of a window and returns its total.
@@ -323,52 +391,91 @@ func (l *Limiter) increment(ctx context.Context, e *entry, window, n int64) (int
 		return 0, fmt.Errorf("count under %s: %w", e.policy.Key, err)
 	}
 	var ack struct {
-		Value string `json:"val"`
-		Error *struct {
-			Description string `json:"description"`
-		} `json:"error"`
+		Error *apiError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &ack); err != nil {
 		return 0, fmt.Errorf("count under %s: read the answer: %w", e.policy.Key, err)
 	}
 	if ack.Error != nil {
-		return 0, fmt.Errorf("count under %s: %s", e.policy.Key, ack.Error.Description)
+		return 0, fmt.Errorf("count under %s: %w", e.policy.Key, ack.Error)
 	}
-	total, err := strconv.ParseInt(ack.Value, 10, 64)
+	total, err := parseTotal(reply.Data)
 	if err != nil {
-		return 0, fmt.Errorf("count under %s: read the total: %w", e.policy.Key, err)
+		return 0, fmt.Errorf("count under %s: %w", e.policy.Key, err)
 	}
 	return total, nil
 }
 
-// readPrevious learns what all nodes counted in the window before the given one; once per window. That window's own total
-// comes with the answer to each increment.
-func (l *Limiter) readPrevious(ctx context.Context, e *entry, window int64) error {
-	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bus.RateLimits+"."+counterOf(e, window-1), nil)
-	if err != nil {
-		return fmt.Errorf("read the count under %s: %w", e.policy.Key, err)
+// parseTotal reads a counter's total, which its message and the answer to an increment hold alike.
+func parseTotal(data []byte) (int64, error) {
+	var counter struct {
+		Value string `json:"val"`
 	}
-	var total int64
-	switch status := reply.Header.Get("Status"); status {
-	case "404": // nothing was counted
-	case "":
-		var stored struct {
-			Value string `json:"val"`
-		}
-		if err := json.Unmarshal(reply.Data, &stored); err != nil {
-			return fmt.Errorf("read the count under %s: %w", e.policy.Key, err)
-		}
-		if total, err = strconv.ParseInt(stored.Value, 10, 64); err != nil {
-			return fmt.Errorf("read the count under %s: %w", e.policy.Key, err)
-		}
-	default:
-		return fmt.Errorf("read the count under %s: status %s", e.policy.Key, status)
+	if err := json.Unmarshal(data, &counter); err != nil {
+		return 0, fmt.Errorf("read the total: %w", err)
+	}
+	total, err := strconv.ParseInt(counter.Value, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the total: %w", err)
+	}
+	return total, nil
+}
+
+// apiError is what the server refuses a request with.
+type apiError struct {
+	Code        int    `json:"err_code"`
+	Description string `json:"description"`
+}
+
+func (e *apiError) Error() string { return e.Description }
+
+// readPrevious reads what all nodes counted in the window before the given one.
+func (l *Limiter) readPrevious(ctx context.Context, e *entry, window int64) error {
+	total, err := l.readTotal(ctx, e, window-1)
+	if err != nil {
+		return err
 	}
 	e.shard.mu.Lock()
 	defer e.shard.mu.Unlock()
 	if e.window == window {
-		e.previous.shared = max(e.previous.shared, total)
+		e.previous.hear(total)
+	}
+	return nil
+}
+
+// readTotals reads what all nodes counted in the given window and the one before.
+func (l *Limiter) readTotals(ctx context.Context, e *entry, window int64) error {
+	total, err := l.readTotal(ctx, e, window)
+	if err == nil {
+		err = l.readPrevious(ctx, e, window)
+	}
+	if err != nil {
+		return err
+	}
+	e.shard.mu.Lock()
+	defer e.shard.mu.Unlock()
+	if e.window == window {
+		e.current.hear(total)
 		e.read = window
 	}
 	return nil
+}
+
+func (l *Limiter) readTotal(ctx context.Context, e *entry, window int64) (int64, error) {
+	reply, err := l.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+bus.RateLimits+"."+counterOf(e, window), nil)
+	if err != nil {
+		return 0, fmt.Errorf("read the count under %s: %w", e.policy.Key, err)
+	}
+	switch status := reply.Header.Get("Status"); status {
+	case "404": // nothing was counted
+		return 0, nil
+	case "":
+		total, err := parseTotal(reply.Data)
+		if err != nil {
+			return 0, fmt.Errorf("read the count under %s: %w", e.policy.Key, err)
+		}
+		return total, nil
+	default:
+		return 0, fmt.Errorf("read the count under %s: status %s", e.policy.Key, status)
+	}
 }

@@ -22,11 +22,13 @@ func TestJudge(t *testing.T) {
 		"one too many":             {60, 0, 60, 30 * second, Decision{false, 60, 0, 30*time.Second + time.Millisecond}},
 		"at the edge":              {60, 60, 0, 0, Decision{false, 60, 0, time.Millisecond}},
 		"just after it":            {60, 60, 1, 1, Decision{false, 60, 0, time.Second}},
-		"half of it has gone":      {60, 60, 0, 30 * second, Decision{true, 60, 29, 30 * time.Second}},
+		"half of it has gone":      {60, 60, 0, 30 * second, Decision{true, 60, 29, 10 * time.Second}},
+		"in between, as before":    {60, 60, 0, 39 * second, Decision{true, 60, 29, time.Second}},
+		"more than what is left":   {60, 60, 31, 35 * second, Decision{true, 60, 0, 5 * time.Second}},
 		"half of it, and spent":    {60, 60, 30, 30 * second, Decision{false, 60, 0, time.Millisecond}},
-		"refused ones don't weigh": {10, 500, 0, 30 * second, Decision{true, 10, 4, 30 * time.Second}},
+		"refused ones don't weigh": {10, 500, 0, 30 * second, Decision{true, 10, 4, 10 * time.Second}},
 		"nor here":                 {10, 0, 500, 59 * second, Decision{false, 10, 0, time.Second + time.Millisecond}},
-		"a limit of one":           {1, 1, 0, 1, Decision{true, 1, 0, time.Minute - time.Millisecond}},
+		"a limit of one":           {1, 1, 0, 1, Decision{true, 1, 0, 10*time.Second - time.Millisecond}},
 	} {
 		require.Equal(t, c.want, judge(c.limit, c.previous, c.current, c.elapsed), name)
 	}
