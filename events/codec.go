@@ -38,6 +38,7 @@ type envelope struct {
 	Userid          string  `json:"userid,omitempty"`
 	Workspaceid     string  `json:"workspaceid,omitempty"`
 	Requestid       string  `json:"requestid,omitempty"`
+	Callerrequestid string  `json:"callerrequestid,omitempty"`
 	IP              string  `json:"ip,omitempty"`
 	Useragent       string  `json:"useragent,omitempty"`
 	Data            Payload `json:"data"`
@@ -61,6 +62,7 @@ func Encode(e Event) ([]byte, error) {
 		Userid:          e.UserID,
 		Workspaceid:     e.WorkspaceID,
 		Requestid:       e.RequestID,
+		Callerrequestid: e.CallerRequestID,
 		IP:              e.IP,
 		Useragent:       e.UserAgent,
 		Data:            e.Data,
@@ -99,18 +101,19 @@ func Decode(b []byte) (Event, error) {
 		return Event{}, fmt.Errorf("decode event %s: data: %w", t.Name, err)
 	}
 	e := Event{
-		ID:          env.ID,
-		Type:        env.Type,
-		Source:      env.Source,
-		Subject:     env.Subject,
-		Time:        at,
-		ActorID:     env.Actorid,
-		UserID:      env.Userid,
-		WorkspaceID: env.Workspaceid,
-		RequestID:   env.Requestid,
-		IP:          env.IP,
-		UserAgent:   env.Useragent,
-		Data:        payload.Interface().(Payload),
+		ID:              env.ID,
+		Type:            env.Type,
+		Source:          env.Source,
+		Subject:         env.Subject,
+		Time:            at,
+		ActorID:         env.Actorid,
+		UserID:          env.Userid,
+		WorkspaceID:     env.Workspaceid,
+		RequestID:       env.Requestid,
+		CallerRequestID: env.Callerrequestid,
+		IP:              env.IP,
+		UserAgent:       env.Useragent,
+		Data:            payload.Interface().(Payload),
 	}
 	if err := e.Validate(); err != nil {
 		return Event{}, fmt.Errorf("decode %w", err)
@@ -150,6 +153,7 @@ func (p *parser) envelope() (env envelope, data int, err error) {
 		{"userid", &env.Userid, false},
 		{"workspaceid", &env.Workspaceid, false},
 		{"requestid", &env.Requestid, false},
+		{"callerrequestid", &env.Callerrequestid, false},
 		{"ip", &env.IP, false},
 		{"useragent", &env.Useragent, false},
 	}

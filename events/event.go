@@ -58,12 +58,13 @@ type Event struct {
 	Subject string    // the aggregate's id; for a fact that stands alone, what it is about
 	Time    time.Time // when it happened: UTC, whole microseconds (what Postgres holds)
 
-	ActorID     string // who did it: a user's id, one of the actors above, or a named operator; never empty
-	UserID      string // whom it concerns, if anyone
-	WorkspaceID string // where, if anywhere
-	RequestID   string // the HTTP request behind it, if any
-	IP          string // its client address
-	UserAgent   string // its client
+	ActorID         string // who did it: a user's id, one of the actors above, or a named operator; never empty
+	UserID          string // whom it concerns, if anyone
+	WorkspaceID     string // where, if anywhere
+	RequestID       string // the HTTP request behind it, if any
+	CallerRequestID string // what the client called that request in X-Request-Id, if anything
+	IP              string // its client address
+	UserAgent       string // its client
 
 	Data Payload
 }
@@ -85,30 +86,32 @@ type key struct {
 
 // Meta is the circumstance of a fact: where and on whose behalf the code that states it runs.
 type Meta struct {
-	Source      string // required: "/fdc/<service>"
-	ActorID     string // required
-	UserID      string // taken unless the payload names a user itself
-	WorkspaceID string // taken unless the payload names a workspace itself
-	RequestID   string
-	IP          string
-	UserAgent   string
+	Source          string // required: "/fdc/<service>"
+	ActorID         string // required
+	UserID          string // taken unless the payload names a user itself
+	WorkspaceID     string // taken unless the payload names a workspace itself
+	RequestID       string
+	CallerRequestID string
+	IP              string
+	UserAgent       string
 }
 
 // New states a fact that happened now. The subject is the aggregate's id; when empty it is taken from the payload, or is
 // the event's own id where the payload has none. New does not fail: [Event.Validate] and [Encode] say what is wrong.
 func New(meta Meta, subject string, data Payload) Event {
 	ev := Event{
-		ID:          NewID(),
-		Source:      meta.Source,
-		Subject:     subject,
-		Time:        canonicalTime(time.Now()),
-		ActorID:     meta.ActorID,
-		UserID:      meta.UserID,
-		WorkspaceID: meta.WorkspaceID,
-		RequestID:   meta.RequestID,
-		IP:          cleanIP(meta.IP),
-		UserAgent:   cleanUserAgent(meta.UserAgent),
-		Data:        data,
+		ID:              NewID(),
+		Source:          meta.Source,
+		Subject:         subject,
+		Time:            canonicalTime(time.Now()),
+		ActorID:         meta.ActorID,
+		UserID:          meta.UserID,
+		WorkspaceID:     meta.WorkspaceID,
+		RequestID:       meta.RequestID,
+		CallerRequestID: meta.CallerRequestID,
+		IP:              cleanIP(meta.IP),
+		UserAgent:       cleanUserAgent(meta.UserAgent),
+		Data:            data,
 	}
 	t := typeOf(data)
 	if t == nil {
@@ -222,6 +225,7 @@ func (e Event) problems(t *Type) []error {
 	check(e.UserID == "" || ValidID(e.UserID), "userid", "a UUID")
 	check(e.WorkspaceID == "" || ValidID(e.WorkspaceID), "workspaceid", "a UUID")
 	check(validRequestID(e.RequestID), "requestid", "up to 256 visible ASCII characters")
+	check(validRequestID(e.CallerRequestID), "callerrequestid", "up to 256 visible ASCII characters")
 	check(e.IP == "" || validIP(e.IP), "ip", "an IP address")
 	check(e.UserAgent == cleanUserAgent(e.UserAgent), "useragent", "up to 512 bytes of text without control characters")
 

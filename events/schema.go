@@ -63,6 +63,7 @@ func (t *Type) schema() schema {
 			{"userid", idSchema().with("description", "The user whom it concerns, if any.")},
 			{"workspaceid", idSchema().with("description", "The workspace where it happened, if any.")},
 			{"requestid", schema{{"type", "string"}, {"pattern", "^[!-~]{1,256}$"}, {"description", "The HTTP request behind it, if any."}}},
+			{"callerrequestid", schema{{"type", "string"}, {"pattern", "^[!-~]{1,256}$"}, {"description", "The client's own name for that request, from its X-Request-Id, if it sent one."}}},
 			{"ip", schema{{"type", "string"}, {"minLength", 1}, {"anyOf", []schema{{{"format", "ipv4"}}, {{"format", "ipv6"}}}}, {"description", "The request's client address, if known."}}},
 			{"useragent", schema{{"type", "string"}, {"minLength", 1}, {"maxLength", maxUserAgent}, {"description", "The request's client, if known."}}},
 			{"data", objectSchema(t.Fields).with("description", "The payload.")},

@@ -18,7 +18,7 @@ const explainPatience = time.Minute
 func (c *cli) explain() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain REQUEST_ID", Short: "Show everything that one request caused, in the order of time",
-		Long: "explain follows the id that an answer carries as X-Request-Id: the events of the request, also those of the sync that it asked\n" +
+		Long: "explain follows the id that an answer carries as X-Request-Id (an id that a client sent is not it): the events of the request, also those of the sync that it asked\n" +
 			"for, how that sync stands, and dead letters. It looks into the outbox, the stream EVENTS and the audit log; months in the archive\n" +
 			"have to be restored first.",
 		Example: "  fdc explain 01979a3c-8f0e-7c3b-9a51-0d6f0f1f2a3b\n  fdc explain $(curl -sS -o /dev/null -D - $FDC/api/workspaces -b $jar | sed -n 's/^X-Request-Id: //p' | tr -d '\\r') --json",

@@ -75,7 +75,7 @@ func RowOf(ev events.Event) (Row, error) {
 		}
 		*id.column = pgtype.UUID{Bytes: u, Valid: true}
 	}
-	changes, err := changesOf(t, ev.Data)
+	changes, err := changesOf(t, ev)
 	if err != nil {
 		return Row{}, fmt.Errorf("audit event %s: %w", ev.ID, err)
 	}
@@ -104,14 +104,18 @@ func resultOf(t events.Type) string {
 	}
 }
 
-// changesOf is the payload as JSON. Payloads hold no content, and addresses only masked; what the catalogue declares as
-// an address is masked here once more, because the log outlives every other copy.
-func changesOf(t events.Type, data events.Payload) (string, error) {
-	b, err := json.Marshal(data)
+// callerRequestID is the member of the column changes that has the client's own name for its request.
+const callerRequestID = "callerRequestId"
+
+// changesOf returns the payload as JSON, with callerRequestId if the client named its request. Payloads hold no content, and
+// addresses only masked; what the catalogue declares as an address is masked here once more, because the log outlives
+// every other copy.
+func changesOf(t events.Type, ev events.Event) (string, error) {
+	b, err := json.Marshal(ev.Data)
 	if err != nil {
 		return "", fmt.Errorf("encode payload: %w", err)
 	}
-	if !personal(t.Fields) {
+	if !personal(t.Fields) && ev.CallerRequestID == "" {
 		return string(b), nil
 	}
 	var fields map[string]any
@@ -119,6 +123,9 @@ func changesOf(t events.Type, data events.Payload) (string, error) {
 		return "", fmt.Errorf("mask payload: %w", err)
 	}
 	maskFields(t.Fields, fields)
+	if ev.CallerRequestID != "" {
+		fields[callerRequestID] = ev.CallerRequestID
+	}
 	if b, err = json.Marshal(fields); err != nil {
 		return "", fmt.Errorf("mask payload: %w", err)
 	}

@@ -31,7 +31,7 @@ type AuditEntry struct {
 	UserAgent   *string         `json:"userAgent"   doc:"With which program."`
 	RequestID   *string         `json:"requestId"   doc:"In which request."`
 	Result      string          `json:"result"      enum:"ok|denied|failed" doc:"How it ended."`
-	Changes     json.RawMessage `json:"changes"     doc:"What the event says beyond that."`
+	Changes     json.RawMessage `json:"changes"     doc:"The event's payload, and callerRequestId if the client sent an X-Request-Id of its own."`
 }
 
 // AuditTarget is what an entry is about.

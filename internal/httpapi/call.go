@@ -26,10 +26,11 @@ type call struct {
 	span  trace.Span
 	life  context.Context //nolint:containedctx // of the request, which would have to be copied to hold it
 
-	id      string     // the request's
-	client  netip.Addr // who asks; the zero Addr when unknown
-	session identity.Session
-	query   map[string]any // the declared parameters, parsed
+	id       string     // the request's
+	callerID string     // what the caller named it, when that isn't the id
+	client   netip.Addr // who asks; the zero Addr when unknown
+	session  identity.Session
+	query    map[string]any // the declared parameters, parsed
 
 	failure     error  // what the handler returned
 	denied      bool   // the refusal was told
@@ -55,7 +56,7 @@ func value[T any](c *call, name string) (T, bool) {
 // meta is the circumstance of what the request causes.
 func (c *call) meta() events.Meta {
 	m := events.Meta{
-		Source: "/fdc/api", ActorID: events.AnonymousActor, RequestID: c.id, UserAgent: c.request().UserAgent(),
+		Source: "/fdc/api", ActorID: events.AnonymousActor, RequestID: c.id, CallerRequestID: c.callerID, UserAgent: c.request().UserAgent(),
 	}
 	if c.user() != "" {
 		m.ActorID, m.UserID = c.user(), c.user()

@@ -14,8 +14,8 @@ import (
 
 // fact is an event as it went out.
 type fact struct {
-	data                                  map[string]any
-	requestID, actor, user, workspace, ip string
+	data                                                   map[string]any
+	requestID, callerRequestID, actor, user, workspace, ip string
 }
 
 // facts are the stored events of an action, such as task.created, in their order; of a shared world those that its visitors caused. It
@@ -52,7 +52,7 @@ func (w *world) facts(action string) []fact {
 		}
 		data, err := json.Marshal(ev.Data)
 		require.NoError(w.t, err)
-		f := fact{requestID: ev.RequestID, actor: ev.ActorID, user: ev.UserID, workspace: ev.WorkspaceID, ip: ev.IP}
+		f := fact{requestID: ev.RequestID, callerRequestID: ev.CallerRequestID, actor: ev.ActorID, user: ev.UserID, workspace: ev.WorkspaceID, ip: ev.IP}
 		require.NoError(w.t, json.Unmarshal(data, &f.data))
 		list = append(list, f)
 	}

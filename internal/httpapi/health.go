@@ -12,6 +12,7 @@ import (
 const (
 	healthTag    = "health"
 	checkTimeout = 3 * time.Second
+	checkAge     = time.Second // how long an outcome is served
 )
 
 // Health says that the process answers.
@@ -52,13 +53,11 @@ func healthRoutes() []route {
 }
 
 func (a *api) deepHealth(c *call) error {
-	ctx, cancel := context.WithTimeout(c.ctx(), checkTimeout)
-	defer cancel()
-	health, status := DeepHealth{Status: "ok", Checks: map[string]Check{}}, http.StatusOK
-	var checks map[string]error
-	if a.Checks != nil {
-		checks = a.Checks(ctx)
+	checks, err := a.health.ask(c.ctx(), a.Checks)
+	if err != nil {
+		return err
 	}
+	health, status := DeepHealth{Status: "ok", Checks: map[string]Check{}}, http.StatusOK
 	for name, err := range checks {
 		check := Check{Status: "ok"}
 		if err != nil {
@@ -71,4 +70,35 @@ func (a *api) deepHealth(c *call) error {
 		health.Checks[name] = check
 	}
 	return c.json(status, health)
+}
+
+// recentChecks serves one outcome of the checks to all who ask within a second, so that a request that needs no session
+// costs the dependencies nothing. It is safe for concurrent use.
+type recentChecks struct {
+	turn chan struct{} // holds one token while the fields below are in use
+	now  func() time.Time
+	at   time.Time // when the checks ended; zero: never
+	last map[string]error
+}
+
+func newRecentChecks() *recentChecks {
+	return &recentChecks{turn: make(chan struct{}, 1), now: time.Now}
+}
+
+// ask returns the last outcome, or runs the checks if it is too old. Callers that come meanwhile wait for that run. It does
+// not end when the first of them leaves.
+func (r *recentChecks) ask(ctx context.Context, checks func(context.Context) map[string]error) (map[string]error, error) {
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if checks != nil && (r.at.IsZero() || r.now().Sub(r.at) >= checkAge) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+		defer cancel()
+		r.last = checks(ctx)
+		r.at = r.now()
+	}
+	return r.last, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -77,7 +78,8 @@ var serverSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer
 // begin names the request, says who asks, and sets the headers that every answer has. The context is the request's, with
 // its span.
 func (a *api) begin(g *gin.Context, r *route) (*call, context.Context) {
-	c := &call{api: a, gin: g, route: r, begun: time.Now(), id: requestID(g.Request.Header), client: a.clientOf(g.Request)}
+	c := &call{api: a, gin: g, route: r, begun: time.Now(), client: a.clientOf(g.Request)}
+	c.id, c.callerID = a.requestID(g.Request)
 	ctx := g.Request.Context()
 	if len(g.Request.Header["Traceparent"]) > 0 {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(g.Request.Header))
@@ -121,6 +123,9 @@ func (c *call) run() (err error) {
 			err = &panicked{value: p, stack: debug.Stack()}
 		}
 	}()
+	if disguised(c.request().URL) {
+		return fault.Missing("path")
+	}
 	var crossOrigin, unauthenticated error
 	if c.route.unsafe() {
 		crossOrigin = c.api.crossOrigin.Check(c.request())
@@ -154,6 +159,13 @@ func (c *call) run() (err error) {
 		c.recordDenied(identity.DeniedRole, c.workspaceID())
 	}
 	return err
+}
+
+// disguised reports whether the path hides a slash or a dot behind an escape. A proxy that decodes the path, or one that
+// doesn't, would then see another path than the router.
+func disguised(u *url.URL) bool {
+	raw := strings.ToLower(u.RawPath) // empty unless the client escaped more than it had to
+	return strings.Contains(raw, "%2f") || strings.Contains(raw, "%2e")
 }
 
 // panicked is what a handler threw.
@@ -236,6 +248,9 @@ func (c *call) log(status int, took time.Duration) {
 	line := c.api.Log.WithLevel(level).
 		Str("method", c.request().Method).Str("route", c.route.path).Int("status", status).
 		Int("bytes", max(0, c.gin.Writer.Size())).Dur("duration", took).Str("request_id", c.id)
+	if c.callerID != "" {
+		line = line.Str("callerRequestId", c.callerID)
+	}
 	if c.client.IsValid() {
 		var ip [len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")]byte
 		line = line.Bytes("ip", c.client.AppendTo(ip[:0]))
@@ -258,12 +273,18 @@ func (c *call) log(status int, took time.Duration) {
 	line.Msg("request")
 }
 
-// requestID is the caller's name for the request when it is a plain one, else a new one.
-func requestID(h http.Header) string {
-	if id := h.Get("X-Request-Id"); plainID(id) {
-		return id
+// requestID returns the request's id and, if it is a different one, the caller's. A trusted proxy names the requests that it
+// forwards; ids of anybody else may repeat those of another tenant, so they never become ours. An id that is not plain is
+// ignored.
+func (a *api) requestID(r *http.Request) (ours, callers string) {
+	id := r.Header.Get("X-Request-Id")
+	if !plainID(id) {
+		return events.NewID(), ""
 	}
-	return events.NewID()
+	if peer, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && a.trusts(plainAddr(peer.Addr())) {
+		return id, ""
+	}
+	return events.NewID(), id
 }
 
 func plainID(s string) bool {

@@ -218,17 +218,63 @@ func TestNotModifiedIsShort(t *testing.T) {
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	a, _ := bareAPI(t, io.Discard)
-	h := a.router([]route{made(func(_ *api, c *call) error { return c.empty(http.StatusNoContent) })})
+	h := a.router([]route{made(func(_ *api, c *call) error {
+		c.setHeader("Kept", c.meta().CallerRequestID)
+		return c.empty(http.StatusNoContent)
+	})})
 	for given, kept := range map[string]bool{
 		"abc-1_2.X": true, strings.Repeat("a", 64): true,
 		"": false, strings.Repeat("a", 65): false, "a b": false, "a\nb": false, "é": false, "<x>": false, `a"b`: false, "a/b": false,
 	} {
-		got := ask(t, h, http.MethodGet, "/api/made", http.Header{"X-Request-Id": {given}}).Header().Get("X-Request-Id")
-		if kept {
-			require.Equal(t, given, got)
-		} else {
-			require.Len(t, got, 36, "%q", given)
+		header := ask(t, h, http.MethodGet, "/api/made", http.Header{"X-Request-Id": {given}}).Header()
+		require.Len(t, header.Get("X-Request-Id"), 36, "%q", given)
+		if !kept {
+			given = ""
 		}
+		require.Equal(t, given, header.Get("Kept"))
+	}
+}
+
+func TestRequestIDOfATrustedProxy(t *testing.T) {
+	t.Parallel()
+	a, _ := bareAPI(t, io.Discard)
+	a.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for peer, trusted := range map[string]bool{
+		"10.1.2.3:4000": true, "[::ffff:10.1.2.3]:4000": true, "192.0.2.7:4000": false, "": false, "@": false,
+	} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.RemoteAddr = peer
+		r.Header.Set("X-Request-Id", "theirs")
+		r.Header.Set("X-Forwarded-For", "10.1.2.3")
+		ours, callers := a.requestID(r)
+		if trusted {
+			require.Equal(t, []string{"theirs", ""}, []string{ours, callers})
+			continue
+		}
+		require.Len(t, ours, 36, peer)
+		require.Equal(t, "theirs", callers, peer)
+	}
+}
+
+// Whatever the router would make of such a path, it is none.
+func TestEscapedSlashesAndDotsAreNoPath(t *testing.T) {
+	t.Parallel()
+	a, _ := bareAPI(t, io.Discard)
+	reached := false
+	one := made(func(_ *api, c *call) error { reached = true; return c.empty(http.StatusNoContent) })
+	one.path = "/api/workspaces/{name}/made"
+	h := a.router([]route{one})
+	for _, target := range []string{
+		"/api/workspaces/a%2fb/made", "/api/workspaces/a%2Fmade", "/api/workspaces%2fa/made", "/api/workspaces/%2e%2e/made",
+		"/api/workspaces/%2E/made", "/%61pi/workspaces/a/%2e%2E/made", "/api/workspaces/a/mad%65%2f", "/api/x/%2e%2e/workspaces/a/made",
+		"/%2e%2e/%2e%2e/etc/passwd", "/api/workspaces/a%2eb/made",
+	} {
+		require.Equal(t, http.StatusNotFound, ask(t, h, http.MethodGet, target, nil).Code, target)
+		require.Equal(t, http.StatusNotFound, ask(t, h, http.MethodPost, target, nil).Code, target)
+	}
+	require.False(t, reached)
+	for _, target := range []string{"/api/workspaces/a.b/made", "/api/workspaces/a%20b/made", "/api/workspaces/a%252fb/made", "/%61pi/workspaces/a/made"} {
+		require.Equal(t, http.StatusNoContent, ask(t, h, http.MethodGet, target, nil).Code, target)
 	}
 }
 
@@ -358,7 +404,7 @@ func TestSpanGoesOnWithTheCallersTrace(t *testing.T) {
 		require.Equal(t, "4bf92f3577b34da6a3ce929d0e0e4736", trace.SpanContextFromContext(c.ctx()).TraceID().String())
 		return errors.New("broken")
 	})})
-	ask(t, h, http.MethodGet, "/api/made", http.Header{
+	answer := ask(t, h, http.MethodGet, "/api/made", http.Header{
 		"Traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}, "X-Request-Id": {"r1"},
 	})
 	ended := spans.Ended()
@@ -368,7 +414,7 @@ func TestSpanGoesOnWithTheCallersTrace(t *testing.T) {
 	require.Equal(t, "00f067aa0ba902b7", ended[0].Parent().SpanID().String())
 	require.Equal(t, codes.Error, ended[0].Status().Code)
 	require.Contains(t, ended[0].Attributes(), attribute.Int("http.response.status_code", 500))
-	require.Contains(t, ended[0].Attributes(), attribute.String("fdc.request_id", "r1"))
+	require.Contains(t, ended[0].Attributes(), attribute.String("fdc.request_id", answer.Header().Get("X-Request-Id")))
 }
 
 func BenchmarkRequest(b *testing.B) {

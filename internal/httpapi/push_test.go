@@ -22,7 +22,7 @@ import (
 type told struct {
 	Type   string
 	Cursor string
-	Event  struct{ Type, Subject, RequestID string }
+	Event  struct{ Type, Subject, RequestID, CallerRequestID string }
 }
 
 // dial opens a WebSocket with the visitor's cookies; nil and the status when it is refused.
@@ -77,7 +77,8 @@ func TestWebSocket(t *testing.T) {
 		event = hear(t, conn)
 	}
 	require.Equal(t, made.str("id"), event.Event.Subject)
-	require.Equal(t, "make-it", event.Event.RequestID)
+	require.Equal(t, made.header.Get("X-Request-Id"), event.Event.RequestID)
+	require.Empty(t, event.Event.CallerRequestID, "other members get nothing that a client made up")
 
 	// What was missed comes first.
 	require.NoError(t, conn.Close())

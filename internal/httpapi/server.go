@@ -71,6 +71,7 @@ type api struct {
 	document    []byte // openapi.json
 	encoders    encoders
 	site        *site
+	health      *recentChecks
 	pagePolicy  []string // Content-Security-Policy of pages
 }
 
@@ -91,6 +92,7 @@ func newAPI(cfg Config) *api {
 		crossOrigin: http.NewCrossOriginProtection(),
 		encoders:    newEncoders(),
 		site:        theSite(),
+		health:      newRecentChecks(),
 	}
 	a.pagePolicy = pagePolicy(a.origin)
 	a.sessionName, a.signInName = a.cookieName(sessionCookie), a.cookieName(signInCookie)

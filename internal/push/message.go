@@ -118,7 +118,7 @@ func appendEvent(body []byte, ev events.Event, raw []byte) ([]byte, error) {
 func withoutOrigin(ev events.Event, raw []byte) ([]byte, error) {
 	scope := scopeOf(ev)
 	own := scope == events.ScopeUser && ev.ActorID == ev.UserID
-	if (ev.IP == "" && ev.UserAgent == "") || own || scope == events.ScopeSystem {
+	if (ev.IP == "" && ev.UserAgent == "" && ev.CallerRequestID == "") || own || scope == events.ScopeSystem {
 		return raw, nil
 	}
 	var attributes map[string]json.RawMessage
@@ -127,6 +127,7 @@ func withoutOrigin(ev events.Event, raw []byte) ([]byte, error) {
 	}
 	delete(attributes, "ip")
 	delete(attributes, "useragent")
+	delete(attributes, "callerrequestid")
 	b, err := json.Marshal(attributes)
 	if err != nil {
 		return nil, fmt.Errorf("encode event %s: %w", ev.ID, err)

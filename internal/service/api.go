@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ import (
 	"fdc/internal/identity"
 	"fdc/internal/platform/bus"
 	"fdc/internal/platform/daemon"
+	"fdc/internal/platform/fault"
 	"fdc/internal/platform/flags"
 	"fdc/internal/platform/nearcache"
 	"fdc/internal/platform/outbox"
@@ -301,5 +303,18 @@ func (b *Backends) checks(ctx context.Context) map[string]error {
 		err = fmt.Errorf("the oldest event has waited for %s", age.Round(time.Second))
 	}
 	answers["outbox"] = postgres.Fault(err)
+	answers["events"] = b.eventsStream(ctx)
 	return answers
+}
+
+// eventsStream reports what keeps events from being stored, such as a NATS server that lost its disk.
+func (b *Backends) eventsStream(ctx context.Context) error {
+	_, err := b.JS.Stream(ctx, bus.Events)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fault.Wrap(err, fault.Unavailable, "", "The stream "+bus.Events+" does not exist; `fdc migrate` creates it.")
+	}
+	if err != nil {
+		return fmt.Errorf("look for the stream %s: %w", bus.Events, err)
+	}
+	return nil
 }

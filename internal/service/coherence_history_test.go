@@ -40,7 +40,7 @@ const (
 
 // request is one line of the history: what was asked of which node, when, and what it answered.
 type request struct {
-	id        string // X-Request-Id, by which events name it
+	id        string // X-Request-Id, the callerrequestid of its events
 	what      action
 	node      int
 	session   *session
@@ -354,7 +354,7 @@ func (c *cluster) facts() map[string][]events.Event {
 		require.NoError(c.t, err)
 		e, err := events.Decode(msg.Data())
 		require.NoError(c.t, err)
-		found[e.RequestID] = append(found[e.RequestID], e)
+		found[e.CallerRequestID] = append(found[e.CallerRequestID], e)
 	}
 	return found
 }
