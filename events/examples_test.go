@@ -41,7 +41,7 @@ var (
 	}
 	bySyncer   = events.Meta{Source: "/fdc/syncer", ActorID: events.SystemActor}
 	byArchiver = events.Meta{Source: "/fdc/audit-archiver", ActorID: events.SystemActor}
-	byOperator = events.Meta{Source: "/fdc/fdc", ActorID: events.NamedOperator("alice@host")}
+	byOperator = events.Meta{Source: "/fdc/fdc", ActorID: events.OperatorActor}
 )
 
 // examples holds one event of each type, every field of its payload filled: the golden files are made of them.
