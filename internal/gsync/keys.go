@@ -15,18 +15,18 @@ import (
 	"fdc/internal/platform/seal"
 )
 
-// sealedTokens are all rows that hold tokens: the table, the row's id, whose tokens they are and when they were stored.
-const sealedTokens = `(
+// allSealed are all rows that hold tokens: the table, the row's id, whose tokens they are and when they were stored.
+const allSealed = `(
 	SELECT 'google_accounts' AS place, user_id AS id, user_id, access_token, refresh_token, updated_at FROM google_accounts
 	UNION ALL
 	SELECT 'google_revocations', id, user_id, access_token, refresh_token, created_at FROM google_revocations
-) a` //nolint:gosec // tables, no credentials
+) a`
 
 // TokenKeys counts the stored tokens by the version of the key that they are sealed with.
 func (s *Service) TokenKeys(ctx context.Context) (map[string]int64, error) {
 	rows, err := s.ob.Pool().Query(ctx, `
 		SELECT encode(substr(t.token, 2, get_byte(t.token, 0)), 'escape'), count(*)
-		FROM `+sealedTokens+` CROSS JOIN LATERAL (VALUES (a.access_token), (a.refresh_token)) t (token)
+		FROM `+allSealed+` CROSS JOIN LATERAL (VALUES (a.access_token), (a.refresh_token)) t (token)
 		WHERE t.token IS NOT NULL GROUP BY 1`)
 	if err != nil {
 		return nil, postgres.Fault(fmt.Errorf("count sealed tokens: %w", err))
@@ -92,14 +92,14 @@ type unreadableError struct{ err error }
 func (e *unreadableError) Error() string { return e.err.Error() }
 func (e *unreadableError) Unwrap() error { return e.err }
 
-// tokenRow is a row of sealedTokens.
+// tokenRow is a row of allSealed.
 type tokenRow struct{ Place, ID, UserID string }
 
 // sealedOtherwise lists rows after one that have a token under another key than the current one.
 func (s *Service) sealedOtherwise(ctx context.Context, after tokenRow) ([]tokenRow, error) {
 	prefix := append([]byte{byte(len(s.keys.Current()))}, s.keys.Current()...) //nolint:gosec // ParseKeys bounds it
 	rows, err := s.ob.Pool().Query(ctx, `
-		SELECT place, id::text, user_id::text FROM `+sealedTokens+`
+		SELECT place, id::text, user_id::text FROM `+allSealed+`
 		WHERE (place, id) > ($1, $2) AND (substr(access_token, 1, length($3::bytea)) <> $3 OR substr(refresh_token, 1, length($3)) <> $3)
 		ORDER BY place, id LIMIT $4`, after.Place, after.ID, prefix, resealBatch)
 	if err != nil {
@@ -180,7 +180,7 @@ func (s *Service) try(ctx context.Context, trial *KeyTrial, limit int) error {
 	prefix := append([]byte{byte(len(trial.Key))}, trial.Key...) //nolint:gosec // ParseKeys bounds it
 	rows, err := s.ob.Pool().Query(ctx, `
 		SELECT user_id::text, t.kind, t.token
-		FROM `+sealedTokens+` CROSS JOIN LATERAL (VALUES ($3::text, a.access_token), ($4::text, a.refresh_token)) t (kind, token)
+		FROM `+allSealed+` CROSS JOIN LATERAL (VALUES ($3::text, a.access_token), ($4::text, a.refresh_token)) t (kind, token)
 		WHERE substr(t.token, 1, length($1::bytea)) = $1 ORDER BY updated_at DESC LIMIT $2`, prefix, limit, kindAccess, kindRefresh)
 	if err != nil {
 		return postgres.Fault(fmt.Errorf("read tokens sealed with %s: %w", trial.Key, err))

@@ -96,7 +96,7 @@ func TestNothingMovesForADisabledUser(t *testing.T) {
 	}
 	require.Equal(t, 1, w.revoked())
 	var sealed int
-	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM `+sealedTokens+` WHERE coalesce(access_token, refresh_token) IS NOT NULL`).Scan(&sealed))
+	require.NoError(t, w.db.Pool.QueryRow(t.Context(), `SELECT count(*) FROM `+allSealed+` WHERE coalesce(access_token, refresh_token) IS NOT NULL`).Scan(&sealed))
 	require.Zero(t, sealed)
 
 	// Enabled again, the user has no connection until there is a new consent.
