@@ -116,8 +116,24 @@ func createPartition(ctx context.Context, tx pgx.Tx, m Month) error {
 	return AttachPartition(ctx, tx, m)
 }
 
-// AttachPartition makes the month's table a part of the log.
+// own gives the month's table, whoever has made it, to the owner of the log: the audit-archiver must be able to drop it.
+func own(ctx context.Context, tx pgx.Tx, m Month) error {
+	var owner string
+	err := tx.QueryRow(ctx, `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'audit_logs'::regclass`).Scan(&owner)
+	if err == nil {
+		_, err = tx.Exec(ctx, `ALTER TABLE `+pgx.Identifier{m.Table()}.Sanitize()+` OWNER TO `+pgx.Identifier{owner}.Sanitize())
+	}
+	if err != nil {
+		return fmt.Errorf("give %s to the owner of the audit log: %w", m.Table(), err)
+	}
+	return nil
+}
+
+// AttachPartition makes the month's table a part of the log, with the log's owner.
 func AttachPartition(ctx context.Context, tx pgx.Tx, m Month) error {
+	if err := own(ctx, tx, m); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, fmt.Sprintf(`ALTER TABLE audit_logs ATTACH PARTITION %s FOR VALUES FROM ('%s') TO ('%s')`,
 		pgx.Identifier{m.Table()}.Sanitize(), m.bound(), m.Add(1).bound()))
 	if err != nil {

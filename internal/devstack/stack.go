@@ -29,6 +29,7 @@ import (
 	"fdc/internal/platform/seal"
 	"fdc/internal/service"
 	"fdc/internal/service/auditarchiver"
+	"fdc/migrations"
 )
 
 // Options are the flags of `fdc dev`. Addresses are HOST:PORT; port 0 picks a free one.
@@ -144,6 +145,10 @@ func Run(ctx context.Context, o Options) (err error) {
 		return interrupted(ctx, err)
 	}
 
+	if err := s.logins(ctx); err != nil {
+		return interrupted(ctx, err)
+	}
+
 	// The emulator and the admin endpoints outlive the services, which still talk to them while they finish.
 	outer, stopOuter := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopOuter()
@@ -169,6 +174,30 @@ type stack struct {
 	broker    *embednats.Server
 	secrets   secrets
 	addresses Addresses
+	databases map[string]string // the URL of each service's own login, by its role
+}
+
+// logins gives each service's role of PostgreSQL a password for as long as this process lives.
+func (s *stack) logins(ctx context.Context) error {
+	conn, err := postgres.Connect(ctx, s.databaseConfig(), "fdc-dev")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // everything is committed by then
+	s.databases = map[string]string{}
+	for _, role := range []string{migrations.API, migrations.Syncer, migrations.CacheInvalidator, migrations.AuditArchiver} {
+		password := rand.Text() // letters and digits
+		if _, err := conn.Exec(ctx, fmt.Sprintf(`ALTER ROLE %s LOGIN PASSWORD '%s'`, role, password)); err != nil {
+			return fmt.Errorf("make the login %s: %w", role, err)
+		}
+		u, err := url.Parse(s.database.URL(embedpg.Database))
+		if err != nil {
+			return fmt.Errorf("make the login %s: %w", role, err)
+		}
+		u.User = url.UserPassword(role, password)
+		s.databases[role] = u.String()
+	}
+	return nil
 }
 
 // run seeds, starts the services, announces them and waits for their end.
@@ -239,13 +268,10 @@ func (s *stack) busConfig(user string) bus.Config {
 	return bus.Config{URL: s.broker.URL(user), User: user, Replicas: 1}
 }
 
-// common is what a service has: a user of NATS of its own and, but for the one that owns the audit log's months, the role of PostgreSQL
-// that can't change that log.
+// common is what a service has: a user of NATS and a login of PostgreSQL of its own.
 func (s *stack) common(name string) service.Common {
 	database := s.databaseConfig()
-	if name != bus.AuditArchiver {
-		database.URL += "&role=fdc_app"
-	}
+	database.URL = s.databases[migrations.RoleOf(name)]
 	return service.Common{Database: database, Bus: s.busConfig(name)}
 }
 

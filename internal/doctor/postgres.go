@@ -103,36 +103,34 @@ func (d *database) clock(ctx context.Context) ([]Finding, error) {
 	return clock(theirs, before, d.Now(), "PostgreSQL"), nil
 }
 
-// rights looks at what our own user and the role of the services may do. Months of the audit log need no rights of their own.
+// rights compares what the roles may do with what package migrations declares. Our own user must be able to do at least what fdc_app can.
 func (d *database) rights(ctx context.Context) ([]Finding, error) {
 	rows, err := d.pool.Query(ctx, `
-		WITH tables AS (
-			SELECT oid, relname::text AS name, relname LIKE 'audit\_%' OR relname = 'goose_db_version' AS kept
-			FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
-				AND relname !~ '^audit_logs_\d{4}_\d{2}$'
-		), roles AS (
-			SELECT rolname::text AS role, rolname = 'fdc_app' AS app FROM pg_roles WHERE rolname = 'fdc_app'
-			UNION SELECT current_user::text, false
-		), verbs AS (
-			SELECT unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS verb
+		WITH declared AS (`+migrations.Declared()+`), roles AS (
+			SELECT d.role, d.name, d.verbs, true AS exact FROM declared d JOIN pg_roles r ON r.rolname = d.role
+			UNION SELECT current_user::text, d.name, d.verbs, false FROM declared d
+				WHERE d.role = '`+migrations.App+`' AND NOT EXISTS (SELECT FROM declared own WHERE own.role = current_user)
+		), rights AS (
+			SELECT role, name, verb, exact, position(verb IN verbs) > 0 AS must, has_table_privilege(role, to_regclass(name), verb) AS may,
+				pg_get_userbyid(c.relowner) = role AS owns
+			FROM roles JOIN pg_class c ON c.oid = to_regclass(name)
+				CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS verb
 		)
-		SELECT role, name, verb, app, must FROM tables CROSS JOIN roles CROSS JOIN verbs
-			CROSS JOIN LATERAL (SELECT verb = 'SELECT' OR NOT kept AS must, has_table_privilege(role, oid, verb) AS may) rights
-		WHERE must AND NOT may OR app AND may AND NOT must
+		SELECT role, name, verb, must FROM rights WHERE must AND NOT may OR exact AND may AND NOT must AND NOT owns
 		ORDER BY role, name, verb`)
 	if err != nil {
 		return nil, fmt.Errorf("ask for rights: %w", err)
 	}
 	var found []Finding
 	var role, table, verb string
-	var app, must bool
-	_, err = pgx.ForEachRow(rows, []any{&role, &table, &verb, &app, &must}, func() error {
+	var must bool
+	_, err = pgx.ForEachRow(rows, []any{&role, &table, &verb, &must}, func() error {
 		if must {
 			found = append(found, failure("run fdc migrate as the owner of the schema: it grants what is missing", "The role %s may not %s in %s, which it must.",
 				role, verb, table))
 		} else {
 			found = append(found, failure(fmt.Sprintf("REVOKE %s ON %s FROM %s", verb, table, role),
-				"The role %s may %s in %s: only the owner should, or the audit log proves nothing.", role, verb, table))
+				"The role %s may %s in %s, which its service never does.", role, verb, table))
 		}
 		return nil
 	})
@@ -142,15 +140,23 @@ func (d *database) rights(ctx context.Context) ([]Finding, error) {
 	if len(found) > 0 {
 		return found, nil
 	}
-	var app0 bool
-	if err := d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'fdc_app')`).Scan(&app0); err != nil {
-		return nil, fmt.Errorf("ask for the role fdc_app: %w", err)
+	var missing []string
+	var owns bool
+	services := []string{migrations.API, migrations.Syncer, migrations.CacheInvalidator, migrations.AuditArchiver}
+	err = d.pool.QueryRow(ctx, `
+		SELECT (SELECT coalesce(array_agg(name), '{}') FROM unnest($1::text[]) AS name WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)),
+			pg_get_userbyid(relowner) = $2 FROM pg_class WHERE oid = 'audit_logs'::regclass`, services, migrations.AuditArchiver).Scan(&missing, &owns)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("ask for the services' roles: %w", err)
+	case len(missing) > 0:
+		return []Finding{warning("let a user who may make roles run fdc migrate, and give each service the login of its role",
+			"There is no role %s: those services work as the owner, who can change everything.", strings.Join(missing, ", "))}, nil
+	case !owns:
+		return []Finding{warning("GRANT "+migrations.AuditArchiver+" TO the user who runs fdc migrate, and run it",
+			"The role %s does not own the audit log, so that the audit-archiver needs the owner's login.", migrations.AuditArchiver)}, nil
 	}
-	if !app0 {
-		return []Finding{warning("let a user who may make roles run fdc migrate, and grant fdc_app to the logins of api, syncer and cache-invalidator",
-			"There is no role fdc_app: the services work as the owner, who can change the audit log.")}, nil
-	}
-	return ok("Our own user and the role fdc_app may do what they must, and fdc_app can't change the audit log."), nil
+	return ok("Our own user and the services' roles may do what they must, and no more."), nil
 }
 
 // How long the oldest event may wait for the relay, which looks five times a second.

@@ -79,7 +79,7 @@ func TestTheInvalidatorPutsTheBucketRight(t *testing.T) {
 	admin.Metrics = metrics
 	run(t, func(ctx context.Context) error {
 		return service.RunCacheInvalidator(ctx, service.CacheInvalidatorConfig{Common: service.Common{
-			Database: databaseConfig(db.URL), Bus: bus.Config{URL: broker.URL(bus.CacheInvalidator), Replicas: 1},
+			Database: databaseConfig(as(bus.CacheInvalidator, db.URL)), Bus: bus.Config{URL: broker.URL(bus.CacheInvalidator), Replicas: 1},
 		}}, service.Runtime{Log: zerolog.New(zerolog.NewTestWriter(t)), Admin: admin})
 	})
 	require.Eventually(t, func() bool { return entry().Tombstone }, patience, 5*time.Millisecond, "no event tells, and nobody looked")

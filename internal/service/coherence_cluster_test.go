@@ -74,7 +74,7 @@ func newCluster(t *testing.T, nodes int) *cluster {
 
 	c.run("cache-invalidator", func(ctx context.Context, r service.Runtime) error {
 		return service.RunCacheInvalidator(ctx, service.CacheInvalidatorConfig{Common: service.Common{
-			Database: databaseConfig(c.db.URL), Bus: bus.Config{URL: c.broker.URL(bus.CacheInvalidator), Replicas: 1},
+			Database: databaseConfig(as(bus.CacheInvalidator, c.db.URL)), Bus: bus.Config{URL: c.broker.URL(bus.CacheInvalidator), Replicas: 1},
 		}}, r)
 	})
 	for range nodes {
@@ -84,7 +84,7 @@ func newCluster(t *testing.T, nodes int) *cluster {
 		n.url = "http://" + listener.Addr().String()
 		public, err := url.Parse(n.url)
 		require.NoError(t, err)
-		database := databaseConfig(n.postgres.URL)
+		database := databaseConfig(as("api", n.postgres.URL))
 		database.MaxConns, database.ConnectTimeout = 8, 2*time.Second
 		config := service.APIConfig{
 			Common:   service.Common{Database: database, Bus: bus.Config{URL: n.nats.URL, Replicas: 1}},

@@ -71,7 +71,7 @@ func (c *cluster) startProcess(t *testing.T, n *node) *exec.Cmd {
 	addr, metrics := free(t), free(t)
 	n.url = "http://" + addr
 	cmd := exec.Command(filepath.Join(programs.Dir(t), "api")) //nolint:gosec,noctx // built by this package; it outlives no test
-	cmd.Env = append(environment(n.postgres.URL, c.broker, "api", c.google, metrics),
+	cmd.Env = append(environment(as("api", n.postgres.URL), c.broker, "api", c.google, metrics),
 		"NATS_URL="+n.nats.URL, "HTTP_ADDR="+addr, "PUBLIC_URL="+n.url, "RATE_LIMIT_FACTOR=10000")
 	cmd.Stderr = &output{t: t, name: "api"}
 	require.NoError(t, cmd.Start())

@@ -71,7 +71,7 @@ func migrateSchema(ctx context.Context, c postgres.Config, conn *pgx.Conn, log z
 	for _, m := range applied {
 		log.Info().Int64("version", m.Version).Str("file", m.Name).Dur("took", m.Duration).Msg("migrated")
 	}
-	if _, err := conn.Exec(ctx, grants); err != nil {
+	if _, err := conn.Exec(ctx, migrations.Grants()); err != nil {
 		return fmt.Errorf("grant rights to roles: %w", err)
 	}
 	created, err := audit.EnsurePartitions(ctx, conn, time.Now(), audit.MonthsAhead)
@@ -89,27 +89,3 @@ func provision(ctx context.Context, js jetstream.JetStream, replicas int, log ze
 	log.Info().Int("replicas", replicas).Msg("streams, consumers and buckets are up to date")
 	return nil
 }
-
-// grants gives the roles of the schema their rights, for tables that are new too. The services need no more than to read and write
-// rows, and none but the audit-archiver, which is the owner, writes the audit log. Months need no rights of their own.
-const grants = `
-DO $$
-DECLARE t record;
-BEGIN
-	PERFORM pg_advisory_xact_lock(266117331); -- of two at once, one fails
-	FOR t IN SELECT c.oid::regclass AS name, c.relname LIKE 'audit\_%' OR c.relname = 'goose_db_version' AS kept
-		FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-	LOOP
-		IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'fdc_app') AND t.kept THEN
-			EXECUTE format('GRANT SELECT ON %s TO fdc_app', t.name);
-		ELSIF EXISTS (SELECT FROM pg_roles WHERE rolname = 'fdc_app') THEN
-			EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO fdc_app', t.name);
-		END IF;
-	END LOOP;
-	IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'fdc_app') THEN
-		EXECUTE format('GRANT USAGE ON SCHEMA %1$I TO fdc_app; GRANT USAGE ON ALL SEQUENCES IN SCHEMA %1$I TO fdc_app', current_schema());
-	END IF;
-	IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'fdc_auditor') THEN
-		EXECUTE format('GRANT USAGE ON SCHEMA %I TO fdc_auditor; GRANT SELECT ON audit_logs, audit_archives TO fdc_auditor', current_schema());
-	END IF;
-END $$`

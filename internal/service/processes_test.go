@@ -30,6 +30,7 @@ import (
 	"fdc/internal/platform/postgres"
 	"fdc/internal/platform/seal"
 	"fdc/internal/service"
+	"fdc/migrations"
 )
 
 const patience = 2 * time.Minute
@@ -95,7 +96,7 @@ func newSystem(t *testing.T) *system {
 	} {
 		metrics := free(t)
 		s.metrics[name] = "http://" + metrics
-		s.environ[name] = append(extra, environment(db.URL, broker, name, google.URL, metrics)...)
+		s.environ[name] = append(extra, environment(as(name, db.URL), broker, name, google.URL, metrics)...)
 	}
 	t.Cleanup(func() {
 		for _, cmd := range s.running {
@@ -109,6 +110,9 @@ func newSystem(t *testing.T) *system {
 func databaseConfig(url string) postgres.Config {
 	return postgres.Config{URL: url, MaxConns: 4, ConnectTimeout: 10 * time.Second, QueryTimeout: 30 * time.Second}
 }
+
+// as is the URL of a database for a service, whose role has its rights and no others.
+func as(service, url string) string { return url + "&role=" + migrations.RoleOf(service) }
 
 var masterKey = seal.NewKey("v1")
 

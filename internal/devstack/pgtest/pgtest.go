@@ -79,6 +79,9 @@ func Cluster(tb testing.TB) *embedpg.Server {
 	if _, err := postgres.Migrate(ctx, server.URL(embedpg.Database), migrations.FS); err != nil {
 		tb.Fatal(err)
 	}
+	if err := grant(ctx, server.URL(embedpg.Database)); err != nil {
+		tb.Fatal(err)
+	}
 	return server
 }
 
@@ -147,6 +150,16 @@ func template(tb testing.TB) string {
 	return name
 }
 
+// grant gives the services' roles their rights, as fdc migrate does.
+func grant(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("grant rights: %w", err)
+	}
+	defer conn.Close(ctx)
+	return execute(ctx, conn, migrations.Grants())
+}
+
 // buildTemplate migrates a database and closes it to everybody, unless another process has done so. Its name is that of
 // the migrations' content, so that processes built from different sources don't meet.
 func buildTemplate(ctx context.Context, shared *embedpg.Shared, files fs.FS) (name string, err error) {
@@ -164,6 +177,7 @@ func buildTemplate(ctx context.Context, shared *embedpg.Shared, files fs.FS) (na
 	if err != nil {
 		return "", fmt.Errorf("read migrations: %w", err)
 	}
+	_, _ = sum.Write([]byte(migrations.Grants())) // a hash never fails
 	name = fmt.Sprintf("template_%x", sum.Sum(nil)[:8])
 
 	conn, err := pgx.Connect(ctx, shared.URL("postgres"))
@@ -189,6 +203,7 @@ func buildTemplate(ctx context.Context, shared *embedpg.Shared, files fs.FS) (na
 			_, err := postgres.Migrate(ctx, shared.URL("unfinished"), files)
 			return err
 		},
+		func() error { return grant(ctx, shared.URL("unfinished")) },
 		func() error { return execute(ctx, conn, "ALTER DATABASE unfinished ALLOW_CONNECTIONS false") },
 		func() error { return execute(ctx, conn, "ALTER DATABASE unfinished RENAME TO "+name) },
 	} {
