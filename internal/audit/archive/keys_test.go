@@ -159,7 +159,9 @@ func TestATamperedChainOfKeysIsFound(t *testing.T) {
 		}, 3, "the public key is none of this archive's 2 keys"},
 		"a link is changed": {func(t *testing.T, dir string) {
 			t.Helper()
-			link(t, dir, 2, func(s *signedLink) { s.Link = strings.Replace(s.Link, `"sequence":2,"sha256"`, `"sequence":1,"sha256"`, 1) })
+			link(t, dir, 2, func(s *signedLink) {
+				s.Link = strings.Replace(s.Link, `"sequence":2,"sha256"`, `"sequence":1,"sha256"`, 1)
+			})
 		}, 3, "link 2 of the chain of keys is not signed by its key"},
 		"a link by somebody else's key, for those who trust the first": {func(t *testing.T, dir string) {
 			t.Helper()
