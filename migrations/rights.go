@@ -20,7 +20,10 @@ const (
 func RoleOf(service string) string { return "fdc_" + strings.ReplaceAll(service, "-", "_") }
 
 // Verbs are the letters of Rights.
-var Verbs = map[rune]string{'S': "SELECT", 'I': "INSERT", 'U': "UPDATE", 'D': "DELETE"}
+//
+// L allows the locks of SELECT … FOR KEY SHARE on workspace_members and no change that matters: PostgreSQL wants UPDATE of at least
+// one column for a lock, and nothing depends on joined_at but the order of lists.
+var Verbs = map[rune]string{'S': "SELECT", 'I': "INSERT", 'U': "UPDATE", 'D': "DELETE", 'L': "UPDATE (joined_at)"}
 
 // Table declares what each role may do with a table: letters of Verbs. The owner may do everything.
 type Table struct {
@@ -55,7 +58,7 @@ var Tables = []Table{
 	{"tasks", "SIUD", "SIUD", "", "", "SIUD", ""},
 	{"users", "SIUD", "S", "S", "", "SIUD", ""},
 	{"workspace_data", "SIUD", "", "S", "", "SIUD", ""},
-	{"workspace_members", "SIUD", "S", "S", "", "SIUD", ""},
+	{"workspace_members", "SIUD", "SL", "S", "", "SIUD", ""},
 	{"workspaces", "SIUD", "S", "S", "", "SIUD", ""},
 }
 

@@ -36,6 +36,7 @@ var examples = map[string]string{
 	"fdc users":                 "  fdc users role SA --user alice@example.com --yes",
 	"fdc users disable":         "  fdc users disable --user bob@example.com --reason 'left the company' --yes",
 	"fdc users enable":          "  fdc users enable --user bob@example.com --reason 'came back' --yes",
+	"fdc users erase":           "  fdc users erase --user bob@example.com --reason 'asked for it' --yes",
 	"fdc users role":            "  fdc users role SA --user alice@example.com --yes\n  fdc users role USER --user alice@example.com",
 	"fdc workspaces":            "  fdc workspaces owner 01979a3c-8f0e-7c3b-9a51-0d6f0f1f2a3b --user bob@example.com --reason 'Alice has left'",
 	"fdc workspaces owner":      "  fdc workspaces owner 01979a3c-8f0e-7c3b-9a51-0d6f0f1f2a3b --user bob@example.com --reason 'Alice has left' --yes",

@@ -111,7 +111,7 @@ func (d *database) rights(ctx context.Context) ([]Finding, error) {
 			UNION SELECT current_user::text, d.name, d.verbs, false FROM declared d
 				WHERE d.role = '`+migrations.App+`' AND NOT EXISTS (SELECT FROM declared own WHERE own.role = current_user)
 		), rights AS (
-			SELECT role, name, verb, exact, position(verb IN verbs) > 0 AS must, has_table_privilege(role, to_regclass(name), verb) AS may,
+			SELECT role, name, verb, exact, verb = ANY (string_to_array(verbs, ', ')) AS must, has_table_privilege(role, to_regclass(name), verb) AS may,
 				pg_get_userbyid(c.relowner) = role AS owns
 			FROM roles JOIN pg_class c ON c.oid = to_regclass(name)
 				CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS verb

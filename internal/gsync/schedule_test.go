@@ -258,7 +258,7 @@ func TestTombstonesArePruned(t *testing.T) {
 func TestPruningPassesWhatStays(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.exec(`INSERT INTO users (id, email) SELECT gen_random_uuid(), 'u' || i || '@example.com' FROM generate_series(1, 2 * $1::int) i`, pruneBatch)
+	w.exec(`INSERT INTO users (id, email, google_id) SELECT gen_random_uuid(), 'u' || i || '@example.com', 'u' || i FROM generate_series(1, 2 * $1::int) i`, pruneBatch)
 	w.exec(`INSERT INTO sync_jobs (id, user_id, type, mode, status, completed_at)
 		SELECT gen_random_uuid(), id, 'full', 'incremental', 'completed', now() - interval '90 days' FROM users`)
 	p := pruneJobs()

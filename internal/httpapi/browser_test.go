@@ -72,7 +72,7 @@ func TestBehindHTTPS(t *testing.T) {
 
 	require.Equal(t, http.StatusOK, v.get("/api/auth/session", "Cookie", "__Host-fdc_session="+token).status)
 	require.Equal(t, http.StatusOK, v.get("/api/auth/session", "Cookie", "fdc_session=planted; __Host-fdc_session="+token).status)
-	refused := v.get("/api/auth/session", "Cookie", "fdc_session="+token)
+	refused := w.visitor().get("/api/auth/session", "Cookie", "fdc_session="+token)
 	require.Equal(t, http.StatusUnauthorized, refused.status, "any neighbour could set that one")
 	require.Contains(t, refused.header.Get("WWW-Authenticate"), `cookie-name="__Host-fdc_session"`)
 	require.Contains(t, v.get("/api/openapi.json").text, `"name":"__Host-fdc_session"`)

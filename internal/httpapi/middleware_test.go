@@ -183,7 +183,7 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 		for name, want := range map[string]string{
 			"X-Content-Type-Options":  "nosniff",
 			"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "Cross-Origin-Resource-Policy": "same-origin",
-			"Cache-Control": "no-store", "Strict-Transport-Security": "max-age=31536000",
+			"Cache-Control": "no-store", "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
 		} {
 			require.Equal(t, want, resp.Header().Get(name), name)
 		}

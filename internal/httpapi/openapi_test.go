@@ -23,6 +23,8 @@ func TestTheRoutes(t *testing.T) {
 		DELETE_/api/auth/sessions
 		DELETE_/api/auth/sessions/{id}
 		DELETE_/api/google/sync
+		DELETE_/api/users/me
+		DELETE_/api/workspaces/{id}
 		DELETE_/api/workspaces/{id}/invitations/{invitationId}
 		DELETE_/api/workspaces/{id}/members/{userId}
 		DELETE_/api/workspaces/{id}/tasks/{taskId}
@@ -43,6 +45,7 @@ func TestTheRoutes(t *testing.T) {
 		GET_/api/invitations
 		GET_/api/openapi.json
 		GET_/api/schemas/{eventType}
+		GET_/api/users/me/export
 		GET_/api/workspaces
 		GET_/api/workspaces/{id}/audit-logs
 		GET_/api/workspaces/{id}/data
@@ -53,6 +56,7 @@ func TestTheRoutes(t *testing.T) {
 		GET_/assets/{name}
 		GET_/ops
 		GET_/ops/status
+		PATCH_/api/workspaces/{id}
 		PATCH_/api/workspaces/{id}/data
 		PATCH_/api/workspaces/{id}/tasks/{taskId}
 		POST_/api/auth/logout
@@ -65,6 +69,7 @@ func TestTheRoutes(t *testing.T) {
 		POST_/api/workspaces/{id}/invitations/{invitationId}:resend
 		POST_/api/workspaces/{id}/members
 		POST_/api/workspaces/{id}/tasks
+		POST_/api/workspaces/{id}:restore
 		PUT_/api/google/settings
 		PUT_/api/workspaces/{id}/data
 		PUT_/api/workspaces/{id}/members/{userId}`, "_", "\x00")), strings.Fields(strings.ReplaceAll(strings.Join(got, "\n"), " ", "\x00")))
@@ -72,7 +77,7 @@ func TestTheRoutes(t *testing.T) {
 
 func TestTheTableIsWhole(t *testing.T) {
 	t.Parallel()
-	bodiless := []string{"logout", "disconnectGoogle", "googleWebhook", "acceptInvitation", "declineInvitation", "resendInvitation"}
+	bodiless := []string{"logout", "disconnectGoogle", "googleWebhook", "acceptInvitation", "declineInvitation", "resendInvitation", "restoreWorkspace"}
 	ids := make(map[string]bool)
 	for _, r := range routes() {
 		require.False(t, ids[r.id], "two operations are called %s", r.id)
@@ -82,7 +87,7 @@ func TestTheTableIsWhole(t *testing.T) {
 		require.NotEmpty(t, r.answers, r.id)
 		require.True(t, strings.HasSuffix(r.summary, ".") || strings.HasSuffix(r.summary, "?"), r.id)
 		require.Equal(t, r.body != nil, slices.Contains([]string{http.MethodPut, http.MethodPatch}, r.method) ||
-			r.method == http.MethodPost && !slices.Contains(bodiless, r.id), r.id)
+			r.method == http.MethodPost && !slices.Contains(bodiless, r.id) || r.id == "deleteWorkspace", r.id)
 		// Google has no session: its token says who it is.
 		require.Equal(t, r.id == "googleWebhook", r.unsafe() && r.public, r.id)
 		require.Equal(t, r.id == "googleWebhook", r.charges, r.id)

@@ -210,8 +210,12 @@ func TestMadeUpSessionsAreNotLookedUpForEver(t *testing.T) {
 		n := lookUps() - before
 		require.LessOrEqual(t, n, int64(most), "%s", route)
 		if n > 0 {
-			require.EqualValues(t, most, n, "%s", route)
-			require.GreaterOrEqual(t, statuses[http.StatusTooManyRequests], times-most, "%s: %v", route, statuses)
+			want := most
+			if route[1] == "/api/auth/callback" {
+				want = 5 // its own limit is reached before
+			}
+			require.EqualValues(t, want, n, "%s", route)
+			require.GreaterOrEqual(t, statuses[http.StatusTooManyRequests], times-want, "%s: %v", route, statuses)
 		}
 	}
 	// The budget is the address's, not the route's.

@@ -125,7 +125,7 @@ func TestHostileFrames(t *testing.T) {
 				_, err := conn.Write(b)
 				require.NoError(t, err)
 			}
-			for range 10_000 { // empty ones
+			for range 5 { // empty ones; more would be too many frames in a second
 				_, err := conn.Write(rawFrame(continuation, 0))
 				require.NoError(t, err)
 			}

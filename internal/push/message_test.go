@@ -29,7 +29,7 @@ func TestFrames(t *testing.T) {
 					t.Errorf("upgrade: %v", err)
 					return
 				}
-				transport := &wsTransport{conn: conn, limits: &defaults}
+				transport := &wsTransport{conn: conn, raw: conn.NetConn(), limits: &defaults}
 				for i, m := range messages {
 					if err := transport.write(m, together && i < len(messages)-1); err != nil {
 						t.Errorf("write: %v", err)

@@ -688,7 +688,7 @@ func TestWhatClientsSend(t *testing.T) {
 
 func TestPings(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, func(l *limits) { l.ping, l.write = 100*time.Millisecond, 4*time.Second })
+	r := newRig(t, func(l *limits) { l.ping, l.write, l.frames = 100*time.Millisecond, 4*time.Second, 1000 })
 	me := someone()
 	answering, _ := r.open(t, me)
 	silent, _ := r.open(t, me)

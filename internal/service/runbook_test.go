@@ -150,7 +150,7 @@ func TestRunbookNATSLost(t *testing.T) {
 	s.start(t, bus.AuditArchiver)
 	require.Eventually(t, func() bool { return len(s.checkpoints(t).Hours) > len(before.Hours) }, patience, 20*time.Millisecond, "no further checkpoint")
 	key := "AUDIT_SIGNING_KEY=" + strings.Repeat("A", 43) + "="
-	require.Contains(t, s.shell(t, []string{`fdc audit verify 2024-01`}, key), "1001 rows are as they were signed for")
+	require.Contains(t, s.shell(t, []string{`fdc audit verify 2024-01`}, key, "ARCHIVE_URL=file://"+t.TempDir()), "1001 rows are as they were signed for")
 
 	// The letter is what it was, and is handled once.
 	require.Contains(t, s.shell(t, []string{`fdc dlq show 1`}), "violates check constraint")
