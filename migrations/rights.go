@@ -42,7 +42,7 @@ var Tables = []Table{
 	{"calendar_events", "SIUD", "SIUD", "", "", "SIUD", ""},
 	{"former_members", "SIUD", "", "", "", "SIUD", ""},
 	{"goose_db_version", "S", "S", "S", "S", "S", ""},
-	{"google_accounts", "SIUD", "SU", "S", "", "SIUD", ""},
+	{"google_accounts", "SIUD", "SIU", "S", "", "SIUD", ""},
 	{"google_channels", "SIUD", "SIUD", "", "", "SIUD", ""},
 	{"google_revocations", "SIUD", "SIUD", "", "", "SIUD", ""},
 	{"google_task_links", "SIUD", "SIUD", "", "", "SIUD", ""},

@@ -298,14 +298,14 @@ func (d *dev) testWorkspaces(t *testing.T) {
 		return workspaceID, ownerID
 	}
 	demo, alice := ids("Demo")
-	bobs, _ := ids("Bob's workspace")
+	bobs, _ := ids("Bob Member's workspace")
 	_, hint := d.run(t, daemon.ExitOK, "users", "disable", "--user", "alice@example.com", "--reason", "a plan")
 	require.Contains(t, hint, "fdc workspaces owner "+demo)
 
 	owner := []string{"workspaces", "owner", bobs, "--user", "Alice@example.com", "--reason", "Bob is on leave"}
 	var plan, done appointments
 	d.json(t, &plan, owner...)
-	want := appointment{WorkspaceID: bobs, Name: "Bob's workspace", Members: 1, Owners: 1, UserID: alice, Email: "alice@example.com"}
+	want := appointment{WorkspaceID: bobs, Name: "Bob Member's workspace", Members: 1, Owners: 1, UserID: alice, Email: "alice@example.com"}
 	require.Equal(t, appointments{Items: []appointment{want}}, plan)
 	out, hint := d.run(t, daemon.ExitOK, owner...)
 	require.Contains(t, out, "TO BE MADE OWNER")
