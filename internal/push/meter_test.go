@@ -37,7 +37,7 @@ func TestFloodsAreClosed(t *testing.T) {
 			me := someone()
 			quiet, _ := r.open(t, me)
 			client, _ := r.open(t, me)
-			_, err := quiet.conn.NetConn().Write(frames[:10*len(textFrame)])
+			_, err := quiet.conn.NetConn().Write(frames[:9*len(textFrame)]) // its end is the tenth
 			require.NoError(t, err)
 			_, err = client.conn.NetConn().Write(frames)
 			require.NoError(t, err)
