@@ -24,7 +24,7 @@ const operatorPrefix = OperatorActor + ":"
 // ASCII letters, digits and any of ._@+- becomes an underscore. It cuts the name to 128 characters. Without a name it is OperatorActor.
 func NamedOperator(name string) string {
 	name = strings.Map(func(r rune) rune {
-		if r < utf8.RuneSelf && isOperatorByte(byte(r)) {
+		if isOperatorRune(r) {
 			return r
 		}
 		return '_'
@@ -35,8 +35,8 @@ func NamedOperator(name string) string {
 	return operatorPrefix + name[:min(len(name), maxOperator)]
 }
 
-func isOperatorByte(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("._@+-", c) >= 0
+func isOperatorRune(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("._@+-", c)
 }
 
 // SystemScope is the scope id of events that belong to no workspace and no user.

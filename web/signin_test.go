@@ -21,7 +21,7 @@ func (p *person) age(at devstack.Addresses, email string) {
 	p.t.Helper()
 	db, err := pgx.Connect(p.t.Context(), at.Postgres)
 	require.NoError(p.t, err)
-	defer db.Close(p.t.Context()) //nolint:errcheck // the test's own
+	defer db.Close(p.t.Context())
 	_, err = db.Exec(p.t.Context(), `
 		UPDATE sessions SET created_at = now() - interval '10 minutes', version = version + 1
 		WHERE user_id = (SELECT id FROM users WHERE email = $1)`, email)

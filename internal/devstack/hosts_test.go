@@ -14,7 +14,7 @@ func TestLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	ask := func(listen, flag, host string) int {
 		t.Helper()
-		listener, err := net.Listen("tcp", listen)
+		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", listen)
 		require.NoError(t, err)
 		require.NoError(t, listener.Close())
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)

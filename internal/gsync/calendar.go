@@ -137,7 +137,7 @@ func (p *calendarPull) pages(ctx context.Context, syncToken string) (finish, err
 		if err != nil {
 			return nil, err
 		}
-		rows := p.rows(page)
+		rows := p.rows(page) //nolint:contextcheck // bounded by steps: see seriesBounds
 		p.done += int64(len(page.Items))
 		p.progress(ctx, phaseCalendar, p.done, 0)
 		apply := func(ctx context.Context, tx pgx.Tx, d *Result) error { return p.apply(ctx, tx, d, rows) }

@@ -28,12 +28,12 @@ type told struct {
 // dial opens a WebSocket with the visitor's cookies; nil and the status when it is refused.
 func (v *visitor) dial(query string, header http.Header) (*websocket.Conn, int) {
 	v.t.Helper()
-	conn, resp := v.dialed(query, header)
-	return conn, resp.StatusCode
+	conn, answer := v.dialed(query, header)
+	return conn, answer.status
 }
 
 // dialed is dial with all of the answer.
-func (v *visitor) dialed(query string, header http.Header) (*websocket.Conn, *http.Response) {
+func (v *visitor) dialed(query string, header http.Header) (*websocket.Conn, *result) {
 	v.t.Helper()
 	dialer := websocket.Dialer{Jar: v.client.Jar, HandshakeTimeout: patience}
 	if header = header.Clone(); v.agent != "" {
@@ -47,11 +47,11 @@ func (v *visitor) dialed(query string, header http.Header) (*websocket.Conn, *ht
 	require.NoError(v.t, resp.Body.Close())
 	if err != nil {
 		require.ErrorIs(v.t, err, websocket.ErrBadHandshake)
-		return nil, resp
+		return nil, &result{t: v.t, status: resp.StatusCode, header: resp.Header}
 	}
 	v.t.Cleanup(func() { _ = conn.Close() }) // it may be closed
 	require.NoError(v.t, conn.SetReadDeadline(time.Now().Add(patience)))
-	return conn, resp
+	return conn, &result{t: v.t, status: resp.StatusCode, header: resp.Header}
 }
 
 func hear(t *testing.T, conn *websocket.Conn) told {

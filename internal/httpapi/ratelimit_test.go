@@ -267,13 +267,13 @@ func TestConnectsAreLimited(t *testing.T) {
 		require.NotNil(t, conn)
 		require.NoError(t, conn.Close())
 	}
-	conn, resp := alice.dialed("", nil)
+	conn, answer := alice.dialed("", nil)
 	require.NotNil(t, conn)
-	require.Equal(t, `"push";q=3;w=60`, resp.Header.Get("RateLimit-Policy"))
-	require.Contains(t, resp.Header.Get("RateLimit"), `"push";r=0;t=`)
-	_, resp = alice.dialed("", nil)
-	require.Equal(t, http.StatusTooManyRequests, resp.StatusCode)
-	require.NotEmpty(t, resp.Header.Get("Retry-After"))
+	require.Equal(t, `"push";q=3;w=60`, answer.header.Get("RateLimit-Policy"))
+	require.Contains(t, answer.header.Get("RateLimit"), `"push";r=0;t=`)
+	_, answer = alice.dialed("", nil)
+	require.Equal(t, http.StatusTooManyRequests, answer.status)
+	require.NotEmpty(t, answer.header.Get("Retry-After"))
 	alice.get("/api/events").refused("push", 3)
 
 	for range 25 {

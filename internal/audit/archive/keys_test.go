@@ -41,18 +41,18 @@ func rotated(t *testing.T) *vault {
 	v := newVault(t)
 	for n, month := range []string{"2024-01", "2024-02", "2024-03"} {
 		v.fill(month, 20)
-		a := v.with(byte(n) + 1) //nolint:gosec // three
+		a := v.with(byte(n) + 1)
 		_, err := a.Archive(t.Context(), month, nil)
 		require.NoError(t, err)
 		if n == 2 {
 			break
 		}
-		plan, err := a.PlanRotation(t.Context(), keyNumber(byte(n)+2)) //nolint:gosec // three
+		plan, err := a.PlanRotation(t.Context(), keyNumber(byte(n)+2))
 		require.NoError(t, err)
 		require.False(t, plan.Done)
 		require.EqualValues(t, n+1, plan.Manifest.Sequence)
 		for range 2 { // again, nothing changes
-			done, err := a.Rotate(t.Context(), keyNumber(byte(n)+2)) //nolint:gosec // three
+			done, err := a.Rotate(t.Context(), keyNumber(byte(n)+2))
 			require.NoError(t, err)
 			require.True(t, done.Done)
 			require.EqualValues(t, n+1, done.Sequence)
@@ -131,14 +131,14 @@ func TestATamperedChainOfKeysIsFound(t *testing.T) {
 	at := func(dir, name string) string { return filepath.Join(dir, filepath.FromSlash(name)) }
 	link := func(t *testing.T, dir string, n int64, change func(*signedLink)) {
 		t.Helper()
-		raw, err := os.ReadFile(at(dir, linkKey(n))) //nolint:gosec // the test's own
+		raw, err := os.ReadFile(at(dir, linkKey(n)))
 		require.NoError(t, err)
 		var s signedLink
 		require.NoError(t, json.Unmarshal(raw, &s))
 		change(&s)
 		raw, err = json.Marshal(s)
 		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(at(dir, linkKey(n)), raw, 0o600)) //nolint:gosec // the test's own
+		require.NoError(t, os.WriteFile(at(dir, linkKey(n)), raw, 0o600))
 	}
 	for name, tc := range map[string]struct {
 		tamper func(t *testing.T, dir string)
@@ -172,7 +172,7 @@ func TestATamperedChainOfKeysIsFound(t *testing.T) {
 		}, 1, "link 2 of the chain of keys is not signed by the key before it"},
 		"a leaked key signs its month anew": {func(t *testing.T, dir string) {
 			t.Helper()
-			raw, err := os.ReadFile(at(dir, "000001-2024-01/manifest.json")) //nolint:gosec // the test's own
+			raw, err := os.ReadFile(at(dir, "000001-2024-01/manifest.json"))
 			require.NoError(t, err)
 			raw = append(raw, ' ')
 			signature := base64.StdEncoding.EncodeToString(sign(keyNumber(1), signedManifest, raw))

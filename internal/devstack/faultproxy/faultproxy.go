@@ -190,7 +190,7 @@ func (p *Proxy) copy(dst io.Writer, src io.Reader, held state) {
 		delay := p.delay
 		p.mu.Unlock()
 		if n > 0 {
-			time.Sleep(delay)
+			<-time.After(delay)
 			if _, err := dst.Write(buffer[:n]); err != nil {
 				return
 			}

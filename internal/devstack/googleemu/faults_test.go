@@ -326,8 +326,13 @@ func TestControlRefusesOtherOrigins(t *testing.T) {
 		return answer.StatusCode
 	}
 	for _, header := range [][]string{
-		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain"},
-		{"Origin", "https://evil.example"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1:1"}, {"Origin", w.base, "Sec-Fetch-Site", "same-site"},
+		{"Sec-Fetch-Site", "cross-site"},
+		{"Sec-Fetch-Site", "same-site"},
+		{"Sec-Fetch-Site", "cross-site", "Content-Type", "text/plain"},
+		{"Origin", "https://evil.example"},
+		{"Origin", "null"},
+		{"Origin", "http://127.0.0.1:1"},
+		{"Origin", w.base, "Sec-Fetch-Site", "same-site"},
 	} {
 		for _, path := range []string{"POST /_emulator/users", "DELETE /_emulator/faults", "GET /_emulator/requests", "POST /_emulator/token"} {
 			method, at, _ := strings.Cut(path, " ")

@@ -423,7 +423,7 @@ func parseTotal(data []byte) (int64, error) {
 
 // apiError is what the server refuses a request with.
 type apiError struct {
-	Code        int    `json:"err_code"`
+	Code        int    `json:"err_code"` //nolint:tagliatelle // nats-server's name
 	Description string `json:"description"`
 }
 

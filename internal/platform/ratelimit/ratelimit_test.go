@@ -183,7 +183,7 @@ func TestRemainingNeverRises(t *testing.T) {
 		c := newClock()
 		nodes := []*node{newNode(t, s, c.now), newNode(t, s, c.now), newNode(t, s, c.now)}
 		p := &ratelimit.Policy{Key: fmt.Sprint("tasks", limit), Limit: limit}
-		rng := rand.New(rand.NewPCG(1, uint64(limit)))
+		rng := rand.New(rand.NewPCG(1, uint64(limit))) //nolint:gosec // small
 		var told []ratelimit.Decision
 		var until []time.Time
 		ask := func(n *node) {

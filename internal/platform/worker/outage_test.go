@@ -123,7 +123,7 @@ func TestADatabaseThatIsCutOffUsesUpNoAttempts(t *testing.T) {
 					if err == nil {
 						return nil
 					}
-					if pings.Add(1) == int32(r.consumer.MaxAttempts)+1 {
+					if int(pings.Add(1)) == r.consumer.MaxAttempts+1 {
 						close(enough)
 					}
 					return err
