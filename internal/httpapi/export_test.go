@@ -10,3 +10,14 @@ func BodyLimits() map[string]int64 {
 	}
 	return limits
 }
+
+// AccessInWorkspace names, by operation, who may call the routes of a workspace.
+func AccessInWorkspace() map[string]string {
+	access := make(map[string]string)
+	for _, r := range routes() {
+		if r.inWorkspace() {
+			access[r.id] = r.access()
+		}
+	}
+	return access
+}
