@@ -702,7 +702,7 @@ func BenchmarkNearHit(b *testing.B) {
 	kv, err := bus.BindBucket(b.Context(), js, bus.WorkspaceData, nil)
 	require.NoError(b, err)
 	c, err := nearcache.New(nearcache.Config{
-		KV: kv, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
+		KV: kv, Signer: signer, JS: js, NATS: nc, MaxBytes: 1 << 20, Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(),
 	}, newTable().load, decode)
 	require.NoError(b, err)
 	ctx, stop := context.WithCancel(b.Context())
