@@ -228,7 +228,7 @@ func (r *restorer) putCheckpoint(ctx context.Context, stream jetstream.Stream, l
 			*last = sequence
 			return sequence, true, nil
 		}
-		if !wrongSequence(err) {
+		if !bus.IsConflict(err) {
 			return 0, false, err
 		}
 		info, infoErr := stream.Info(ctx) // somebody was faster
@@ -258,7 +258,7 @@ func (r *restorer) putFlag(ctx context.Context, stream jetstream.Stream, m messa
 	if err == nil {
 		return ack.Sequence, true, nil
 	}
-	if !wrongSequence(err) {
+	if !bus.IsConflict(err) {
 		return 0, false, err
 	}
 	there, err := stream.GetLastMsgForSubject(ctx, m.Subject)
@@ -307,12 +307,6 @@ func ownHeaders(h nats.Header) nats.Header {
 		}
 	}
 	return own
-}
-
-// wrongSequence recognises both codes for a lost compare-and-set: one server's, and a replicated stream's.
-func wrongSequence(err error) bool {
-	refused, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // letterIDs reads the message ids of what the stream holds, without bodies. After a loss that is nothing, or what an interrupted restore has put there.

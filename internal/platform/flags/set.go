@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"fdc/events"
+	"fdc/internal/platform/bus"
 	"fdc/internal/platform/fault"
 	"fdc/internal/platform/outbox"
 )
@@ -106,10 +107,7 @@ func written(name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	// One server answers a lost compare-and-set with the first code, a replicated stream also with the second.
-	apiErr, ok := errors.AsType[*jetstream.APIError](err)
-	if errors.Is(err, jetstream.ErrKeyExists) || ok && (apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
+	if bus.IsConflict(err) {
 		return fault.Wrap(err, fault.Conflict, "flag-conflict", "Somebody else changed the flag at the same moment; look, and do it again")
 	}
 	return fmt.Errorf("write flag %s (told already; do it again): %w", name, err)

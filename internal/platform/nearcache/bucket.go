@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fdc/internal/platform/bus"
 	"fdc/internal/platform/seal"
 )
 
@@ -195,7 +196,7 @@ func (b *Bucket) put(ctx context.Context, key string, e Entry, doubted uint64) (
 		switch {
 		case err == nil:
 			return true, nil
-		case !isConflict(err):
+		case !bus.IsConflict(err):
 			return false, fmt.Errorf("write %s/%s: %w", b.kv.Bucket(), key, err)
 		case ctx.Err() != nil:
 			return false, fmt.Errorf("write %s/%s: %w", b.kv.Bucket(), key, ctx.Err())
@@ -208,14 +209,4 @@ func (b *Bucket) put(ctx context.Context, key string, e Entry, doubted uint64) (
 func (b *Bucket) Takes(ctx context.Context, key string, e Entry) (takes bool, old Entry, found bool, err error) {
 	old, found, err = b.Get(ctx, key)
 	return err == nil && (!found || e.replaces(old)), old, found, err
-}
-
-// isConflict recognises both codes for a lost compare-and-set: 10071 from one server, 10164 from a replicated stream.
-func isConflict(err error) bool {
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return true
-	}
-	apiErr, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && (apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
-		apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }

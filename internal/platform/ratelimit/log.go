@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"fdc/internal/platform/bus"
 )
@@ -97,12 +98,6 @@ func appendTime(times []int64, now int64) []int64 {
 
 func logSubject(e *entry) string { return bus.RateLimitLogSubject + "." + e.name }
 
-// The server's codes for a compare-and-set that was lost: against what is stored, and, with replicas, against what is being stored.
-const (
-	wrongLastSequence     = 10071
-	wrongLastSequenceSoon = 10164
-)
-
 // replaceLog stores times if the stored log is still that of the revision, and reports whether it was.
 func (l *Limiter) replaceLog(ctx context.Context, e *entry, times []int64, revision uint64) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, exactWait)
@@ -119,14 +114,14 @@ func (l *Limiter) replaceLog(ctx context.Context, e *entry, times []int64, revis
 		return false, fmt.Errorf("write the log of %s: %w", e.policy.Key, err)
 	}
 	var ack struct {
-		Seq   uint64    `json:"seq"`
-		Error *apiError `json:"error"`
+		Seq   uint64              `json:"seq"`
+		Error *jetstream.APIError `json:"error"`
 	}
 	switch err := json.Unmarshal(reply.Data, &ack); {
 	case err != nil:
 		return false, fmt.Errorf("write the log of %s: read the answer: %w", e.policy.Key, err)
 	case ack.Error == nil:
-	case ack.Error.Code == wrongLastSequence, ack.Error.Code == wrongLastSequenceSoon:
+	case bus.IsConflict(ack.Error):
 		return false, nil
 	default:
 		return false, fmt.Errorf("write the log of %s: %w", e.policy.Key, ack.Error)
@@ -137,9 +132,6 @@ func (l *Limiter) replaceLog(ctx context.Context, e *entry, times []int64, revis
 	e.log.revision = ack.Seq
 	return true, nil
 }
-
-// noMessage is the server's code for a subject without a message.
-const noMessage = 10037
 
 // readLog merges the stored log into what this node knows. What the stream has lost, this node's next write restores.
 func (l *Limiter) readLog(ctx context.Context, e *entry) error {
@@ -158,7 +150,7 @@ func (l *Limiter) readLog(ctx context.Context, e *entry) error {
 			Seq  uint64 `json:"seq"`
 			Data []byte `json:"data"`
 		} `json:"message"`
-		Error *apiError `json:"error"`
+		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &answer); err != nil {
 		return fmt.Errorf("read the log of %s: %w", e.policy.Key, err)
@@ -169,7 +161,7 @@ func (l *Limiter) readLog(ctx context.Context, e *entry) error {
 		if err := json.Unmarshal(answer.Message.Data, &times); err != nil {
 			return fmt.Errorf("read the log of %s: %w", e.policy.Key, err)
 		}
-	case answer.Error.Code != noMessage:
+	case answer.Error.ErrorCode != jetstream.JSErrCodeMessageNotFound:
 		return fmt.Errorf("read the log of %s: %w", e.policy.Key, answer.Error)
 	}
 	e.shard.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -391,7 +392,7 @@ func (l *Limiter) increment(ctx context.Context, e *entry, window, n int64) (int
 		return 0, fmt.Errorf("count under %s: %w", e.policy.Key, err)
 	}
 	var ack struct {
-		Error *apiError `json:"error"`
+		Error *jetstream.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &ack); err != nil {
 		return 0, fmt.Errorf("count under %s: read the answer: %w", e.policy.Key, err)
@@ -420,14 +421,6 @@ func parseTotal(data []byte) (int64, error) {
 	}
 	return total, nil
 }
-
-// apiError is what the server refuses a request with.
-type apiError struct {
-	Code        int    `json:"err_code"` //nolint:tagliatelle // nats-server's name
-	Description string `json:"description"`
-}
-
-func (e *apiError) Error() string { return e.Description }
 
 // readPrevious reads what all nodes counted in the window before the given one.
 func (l *Limiter) readPrevious(ctx context.Context, e *entry, window int64) error {
