@@ -146,31 +146,32 @@ func localPath(s string) (any, error) {
 
 // withError adds to a local path why Google gave no consent.
 func withError(path, reason string) string {
-	u, err := url.Parse(path)
-	if err != nil { // localPath has parsed it
-		return "/"
-	}
 	for i := range len(reason) {
 		if c := reason[i]; c != '_' && (c < 'a' || c > 'z') || i > 64 {
 			reason = "server_error" // not a code of OAuth: not repeated to the browser
 			break
 		}
 	}
-	query := u.Query()
-	query.Set("error", reason)
-	u.RawQuery = query.Encode()
-	return u.String()
+	return withQuery(path, "error", reason)
 }
 
 // withProblem adds to a local path the code of what went wrong, for the page there to explain. The API takes no such parameter: in the place
 // of one of its paths it is the console's.
 func withProblem(path, code string) string {
+	if u, err := url.Parse(path); err != nil || strings.HasPrefix(u.Path, "/api/") {
+		path = "/"
+	}
+	return withQuery(path, "problem", code)
+}
+
+// withQuery sets a parameter of a local path.
+func withQuery(path, name, value string) string {
 	u, err := url.Parse(path)
-	if err != nil || strings.HasPrefix(u.Path, "/api/") {
-		u = &url.URL{Path: "/"}
+	if err != nil { // localPath has parsed it
+		return "/"
 	}
 	query := u.Query()
-	query.Set("problem", code)
+	query.Set(name, value)
 	u.RawQuery = query.Encode()
 	return u.String()
 }
