@@ -116,7 +116,7 @@ func createPartition(ctx context.Context, tx pgx.Tx, m Month) error {
 	return AttachPartition(ctx, tx, m)
 }
 
-// own gives the month's table, whoever has made it, to the owner of the log: the audit-archiver must be able to drop it.
+// own gives the month's table to the owner of the log, no matter which role has made it: the audit-archiver must be able to drop it.
 func own(ctx context.Context, tx pgx.Tx, m Month) error {
 	var owner string
 	err := tx.QueryRow(ctx, `SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'audit_logs'::regclass`).Scan(&owner)

@@ -91,7 +91,7 @@ func TestTheTableIsWhole(t *testing.T) {
 		// Google has no session: its token says who it is.
 		require.Equal(t, r.id == "googleWebhook", r.unsafe() && r.public, r.id)
 		require.Equal(t, r.id == "googleWebhook", r.charges, r.id)
-		// Whoever finds an operator's browser open must not change anything with it.
+		// A stranger at an operator's open browser must not change anything with it.
 		if r.unsafe() && (strings.HasPrefix(r.path, "/ops") || strings.HasPrefix(r.path, "/api/ops/")) {
 			require.NotNil(t, r.reauth, r.id)
 		}

@@ -143,7 +143,7 @@ func TestErasingOneself(t *testing.T) {
 	require.NotContains(t, bob.get("/api/workspaces/"+home+"/members").text, w.email("alice"))
 	require.Len(t, w.facts("user.erased"), 1)
 	again := w.signIn("alice")
-	require.NotEqual(t, id, again.id(), "whoever comes back is a new user")
+	require.NotEqual(t, id, again.id(), "a person who comes back is a new user")
 	require.Equal(t, "disconnected", again.get("/api/auth/session").str("google", "state"))
 	require.NotContains(t, again.get("/api/workspaces").text, home)
 }

@@ -139,7 +139,7 @@ func (t *wsTransport) end(code int) {
 func (t *wsTransport) abort() { _ = t.raw.Close() } // a second close is an error without a meaning
 
 // read returns when the client has hung up, was cut off or floods the socket (errFlood). It keeps nothing that the client sends, and
-// refuses what is no text. A ping is answered by whoever writes.
+// refuses what is no text. The goroutine that writes answers a ping.
 func (t *wsTransport) read(refuse, answer func()) error {
 	t.conn.SetReadLimit(maxIncoming)
 	t.conn.SetPingHandler(func(data string) error {

@@ -22,7 +22,7 @@
 //
 // # Invitations
 //
-// An invitation is an offer of a role to an address, in a row of its own. It goes to whoever has the address: a user accepts or
+// An invitation is an offer of a role to an address, in a row of its own. It goes to the owner of the address: a user accepts or
 // declines it whose address, verified by Google, is the same but for case. That is so for users of FDC, too, and an inviter
 // can't tell the two cases apart before the answer:
 //

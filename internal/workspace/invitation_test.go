@@ -34,7 +34,7 @@ func (o *office) expire(t *testing.T, id string) {
 	o.fill(t, `UPDATE invitations SET expires_at = now() WHERE id = $1`, id)
 }
 
-// Nobody is a member before accepting, and whoever invites can't tell a user's address from an unknown one: neither by the
+// Nobody is a member before accepting, and the inviter can't tell a user's address from an unknown one: neither by the
 // answer, nor by the list of members, nor by the payloads of the events.
 func TestNobodyIsAMemberBeforeAccepting(t *testing.T) {
 	t.Parallel()

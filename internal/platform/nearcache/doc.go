@@ -67,7 +67,7 @@
 // badly may have come back without its newest entries. Until a key is written again, the database is asked, and what is loaded
 // is written again.
 //
-// Whoever has a password of NATS that may write the bucket can keep keys out of it, with tombstones of high versions, until they expire.
+// An attacker with a password of NATS that may write the bucket can keep keys out of it, with tombstones of high versions, until they expire.
 // They can also write an old entry again: nodes that know a newer version ignore it, others serve it until its signature is 5 minutes
 // old. Without such a write an entry lives as long, when no invalidation reaches the bucket.
 package nearcache
